@@ -1,0 +1,260 @@
+# Wakegate's build.
+#
+#   make run [ARGS=...]     install what is missing, build, run the gateway here (`wakegate up`)
+#   make test               everything: lint, unit, e2e, fault; ends with "N passed, N failed"
+#   make unit [T=core/base/str]               unit tests, all or those of one file or folder
+#   make e2e  [T=test_session.py::test_name]  end-to-end tests against the real binary, all or some
+#   make fault [T=...]      tests that break something on purpose, as e2e
+#   make lint               layout (clang-format), include directions, headers that compile alone
+#   make format             lay out all C files in place
+#   make bench              measure the release build (bench/run.py)
+#   make all                build/$(BUILD)/wakegate and compile_commands.json
+#   make install-deps       Debian packages for building, running and testing
+#   make clean | distclean  remove build/ but for build/deps | all of it
+#
+#   BUILD=debug|release|asan|tsan   default release; asan for test, unit, e2e and fault
+#   V=1                             show the commands
+#   LTO=1                           release with link-time optimization: slower to build
+#   O=DIR                           build into DIR/$(BUILD) in place of build/$(BUILD)
+#   SRC_DIRS="core/base proto"      build only these folders, for a unit test of one of them while others are broken
+
+VERSION := 0.1.0
+O := build
+ARGS :=
+T :=
+V :=
+LTO :=
+PYTHON := /usr/bin/python3
+JOBS := $(shell nproc)
+
+ifeq ($(origin BUILD),undefined)
+BUILD := $(if $(filter test unit e2e fault,$(MAKECMDGOALS)),asan,release)
+endif
+ifeq ($(filter debug release asan tsan,$(BUILD)),)
+$(error BUILD is debug, release, asan or tsan, not '$(BUILD)')
+endif
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(V),,--silent)
+OUT := $(O)/$(BUILD)
+DEPS := build/deps
+
+# ---- what there is ----
+
+SRC_DIRS := core proto handlers workers
+find_c = $(sort $(shell find $(1) -name '*.c' 2>/dev/null))
+SOURCES := $(filter-out core/main.c,$(call find_c,$(SRC_DIRS)))
+LIB_OBJECTS := $(SOURCES:%.c=$(OUT)/obj/%.o) $(OUT)/obj/schema_embed.o
+LIB := $(OUT)/libwakegate.a
+MAIN_OBJECT := $(OUT)/obj/core/main.o
+PROGRAM := $(OUT)/wakegate
+
+UNIT_FILES := $(call find_c,test/unit)
+UNIT_SOURCES := $(filter %_test.c,$(UNIT_FILES))
+UNIT_PROGRAMS := $(UNIT_SOURCES:test/unit/%.c=$(OUT)/test/%)
+# Files below test/unit that are not tests themselves are helpers, linked to every test that asks for them.
+HELPER_OBJECTS := $(patsubst %.c,$(OUT)/obj/%.o,$(filter-out %_test.c,$(UNIT_FILES)))
+HELPER_LIB := $(if $(HELPER_OBJECTS),$(OUT)/libtest.a)
+
+MIGRATIONS := $(sort $(wildcard schema/*.sql))
+SCRIPTS := $(sort $(wildcard schema/*.lua))
+
+ALL_OBJECTS := $(LIB_OBJECTS) $(MAIN_OBJECT) $(HELPER_OBJECTS) $(UNIT_SOURCES:%.c=$(OUT)/obj/%.o)
+FORMATTED = $(shell find core proto handlers workers test bench -name '*.[ch]' 2>/dev/null | sort)
+
+# ---- flags ----
+
+CC := gcc
+AR := gcc-ar
+MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
+PACKAGES := libuv hiredis libpq libsodium libcurl
+# Third-party headers are not ours to warn about.
+package_cflags := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+package_libs := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
+
+# On Debian 12 some libraries are unpacked here by deploy/install-packages; elsewhere they are the system's.
+ifneq ($(wildcard $(DEPS)/.stamp),)
+deps_lib := $(DEPS)/usr/lib/$(MULTIARCH)
+deps_cflags := -isystem $(DEPS)/usr/include
+deps_ldflags := -L$(deps_lib)
+endif
+yyjson_libs := -lyyjson
+ifneq ($(wildcard $(deps_lib)/libyyjson.so),)
+ifneq ($(wildcard $(deps_lib)/libyyjson.a),)
+yyjson_libs := -l:libyyjson.a
+else
+yyjson_libs := -lyyjson -Wl,-rpath,$(abspath $(deps_lib))
+endif
+endif
+
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+	-Wwrite-strings -Wcast-qual -Wvla -Wundef -Wformat=2 -Werror
+
+# Stack clash protection touches every page of a large frame in turn, so a fiber that overruns its small stack meets
+# the guard page and cannot step over it.
+CFLAGS_all := -g -fstack-clash-protection
+CFLAGS_release := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE -fno-plt $(if $(LTO),-flto=auto)
+LDFLAGS_release := -pie -Wl,-z,relro,-z,now
+CFLAGS_debug := -Og -fno-omit-frame-pointer -DWAKEGATE_TEST_BUILD=1
+CFLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
+	-DWAKEGATE_TEST_BUILD=1
+LDFLAGS_asan := -fsanitize=address,undefined
+# As shared libraries the two do not agree on log_path, which test/run_tests.py collects the program's reports with.
+LDFLAGS_program_asan := -static-libasan -static-libubsan
+CFLAGS_tsan := -O1 -fsanitize=thread -fno-omit-frame-pointer -DWAKEGATE_TEST_BUILD=1
+LDFLAGS_tsan := -fsanitize=thread
+
+CPPFLAGS := -std=c11 -D_GNU_SOURCE -DWAKEGATE_VERSION='"$(VERSION)"' -I. -I $(OUT)/gen $(deps_cflags) \
+	$(patsubst -I%,-isystem %,$(package_cflags))
+CFLAGS := $(CFLAGS_all) $(CFLAGS_$(BUILD)) $(WARNINGS)
+LDFLAGS := $(LDFLAGS_$(BUILD)) $(deps_ldflags) -Wl,--as-needed
+LDLIBS := -l:libllhttp.a $(yyjson_libs) $(package_libs) -l:libboost_context.a -lpthread -lm
+TEST_LIBS = $(shell pkg-config --libs cmocka)
+
+COMPILE = $(CC) $(CPPFLAGS) $(CFLAGS)
+
+# ---- build ----
+
+# Passes -j on to a make of our own, unless the caller has chosen how many jobs to run.
+parallel = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
+
+.PHONY: all
+all: need-packages
+	@$(MAKE) $(parallel) BUILD=$(BUILD) program
+
+# Does nothing more, so that a make with nothing to do says nothing.
+.PHONY: program
+program: $(PROGRAM) compile_commands.json
+	@:
+
+.PHONY: need-packages
+need-packages:
+	@command -v $(CC) >/dev/null && pkg-config --exists $(PACKAGES) 2>/dev/null && \
+		[ -n '$(wildcard $(DEPS)/.stamp /usr/include/llhttp.h)' ] || \
+		{ echo 'Packages are missing: make install-deps'; exit 1; }
+
+$(PROGRAM): $(MAIN_OBJECT) $(LIB) $(OUT)/link.flags
+	@echo '  LINK  $@'
+	$(CC) $(CFLAGS) $(LDFLAGS) $(LDFLAGS_program_$(BUILD)) -o $@ $(MAIN_OBJECT) $(LIB) $(LDLIBS)
+
+# Made anew, so that the object of a deleted source does not live on in it.
+$(LIB): $(LIB_OBJECTS) $(OUT)/lib.list
+	@echo '  AR    $@'
+	rm -f $@ && $(AR) rcs $@ $(LIB_OBJECTS)
+
+$(OUT)/libtest.a: $(HELPER_OBJECTS)
+	rm -f $@ && $(AR) rcs $@ $(HELPER_OBJECTS)
+
+quoted = '$(subst ','\'',$(1))'
+escaped = $(subst ",\",$(subst \,\\,$(1)))
+define compile
+@echo '  CC    $<'
+@mkdir -p $(@D)
+$(COMPILE) -MMD -MP -c -o $@ $<
+@printf '%s\n' $(call quoted,{"directory": "$(CURDIR)"$(comma) "file": "$<"$(comma) "output": "$@"$(comma) \
+	"command": "$(call escaped,$(COMPILE)) -c -o $@ $<"}) >$(@:.o=.json)
+endef
+comma := ,
+
+$(OUT)/obj/%.o: %.c $(OUT)/compile.flags
+	$(compile)
+
+$(OUT)/obj/schema_embed.o: $(OUT)/gen/schema_embed.c $(OUT)/compile.flags
+	$(compile)
+
+# Migrations and Redis scripts are compiled into the binary: core/store/embed.h declares them.
+$(OUT)/gen/schema_embed.c: schema/embed.sh $(MIGRATIONS) $(SCRIPTS) $(OUT)/schema.list
+	@echo '  EMBED $@'
+	@mkdir -p $(@D)
+	sh schema/embed.sh $(MIGRATIONS) $(SCRIPTS) >$@
+
+# Files whose text is what the build depends on beside files: they change only when that text does.
+define remember
+@mkdir -p $(@D)
+@printf '%s\n' $(call quoted,$(1)) | cmp -s - $@ || printf '%s\n' $(call quoted,$(1)) >$@
+endef
+$(OUT)/compile.flags: FORCE
+	$(call remember,$(COMPILE))
+$(OUT)/link.flags: FORCE
+	$(call remember,$(LDFLAGS) $(LDFLAGS_program_$(BUILD)) $(LDLIBS))
+$(OUT)/lib.list: FORCE
+	$(call remember,$(LIB_OBJECTS))
+$(OUT)/schema.list: FORCE
+	$(call remember,$(MIGRATIONS) $(SCRIPTS))
+.PHONY: FORCE
+FORCE:
+
+# One fragment per object, written beside it, joined here.
+compile_commands.json: $(LIB_OBJECTS) $(MAIN_OBJECT)
+	@{ echo '['; cat $(wildcard $(ALL_OBJECTS:.o=.json)) | sed '$$!s/$$/,/'; echo ']'; } >$@.$$$$ && mv $@.$$$$ $@
+
+$(OUT)/test/%: $(OUT)/obj/test/unit/%.o $(LIB) $(HELPER_LIB) $(OUT)/link.flags
+	@echo '  LINK  $@'
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(HELPER_LIB) $(LIB) $(TEST_LIBS) $(LDLIBS)
+
+.PHONY: unit-programs
+unit-programs: $(UNIT_PROGRAMS)
+	@:
+
+.SECONDARY: $(ALL_OBJECTS)
+-include $(wildcard $(ALL_OBJECTS:.o=.d))
+
+# ---- run, test, measure ----
+
+.PHONY: run
+run:
+	@sh deploy/install-packages run
+	@$(MAKE) $(parallel) BUILD=$(BUILD) program
+	@exec $(PROGRAM) up $(ARGS)
+
+RUN_TESTS = $(PYTHON) -B test/run_tests.py --make '$(MAKE) $(parallel) BUILD=$(BUILD)' --out $(OUT)
+
+.PHONY: test unit e2e fault
+test:
+	@sh deploy/install-packages test
+	+@$(RUN_TESTS) lint unit e2e fault
+
+unit e2e fault:
+	@sh deploy/install-packages test
+	+@$(RUN_TESTS) --only '$(T)' $@
+
+.PHONY: lint
+lint:
+	@sh deploy/install-packages test
+	@$(MAKE) -k BUILD=$(BUILD) check-format check-includes
+
+.PHONY: check-format check-includes
+check-format:
+	$(if $(FORMATTED),clang-format --dry-run -Werror $(FORMATTED))
+
+check-includes:
+	$(PYTHON) -B test/lint/check_includes.py $(CC) $(CPPFLAGS) $(WARNINGS)
+
+.PHONY: format
+format:
+	$(if $(FORMATTED),clang-format -i $(FORMATTED))
+
+.PHONY: bench
+bench:
+	@sh deploy/install-packages bench
+	@$(MAKE) $(parallel) BUILD=release $(O)/release/wakegate
+	@WAKEGATE_BIN=$(abspath $(O)/release/wakegate) $(PYTHON) -B bench/run.py $(ARGS)
+
+.PHONY: install-deps
+install-deps:
+	@sh deploy/install-packages test
+
+.PHONY: clean distclean
+clean:
+	[ ! -d $(O) ] || find $(O) -mindepth 1 -maxdepth 1 ! -name deps -exec rm -rf {} +
+	rm -f compile_commands.json
+
+distclean:
+	rm -rf $(O) compile_commands.json
+
+.PHONY: help
+help:
+	@sed -n '1,/^[^#]/{/^#/s/^# \{0,1\}//p;}' Makefile

@@ -1,0 +1,282 @@
+#!/usr/bin/python3
+"""Runs the tests and counts them: the phases named on the command line, then one line "N passed, N failed".
+
+lint   `make lint`; adds nothing when it passes, one failure when not
+unit   builds and runs every test/unit/**/NAME_test.c; each cmocka case counts
+e2e    pytest over test/e2e, with the binary's path in WAKEGATE_BIN
+fault  the same over test/fault
+
+Usually started by `make test`, `make unit`, `make e2e` or `make fault`.
+"""
+
+import argparse
+import concurrent.futures
+import glob
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+PYTEST_WORKERS = "3"
+UNIT_TIMEOUT_S = 120
+PYTEST_CASE_TIMEOUT_S = 180
+# Everything together. A run that hangs must still end, and say so, while somebody waits for it.
+DEADLINE_S = int(os.environ.get("WAKEGATE_TEST_DEADLINE_S", "3000"))
+# Room kept for a phase that was stopped to say what it knows.
+GRACE_S = 10
+
+# cmocka's report. Its summary names failed and skipped cases again, without a RUN before them.
+CASE = re.compile(r"\[ +(RUN|OK|FAILED|SKIPPED) +\] (\S+)")
+
+
+class Counts:
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def add(self, passed=0, failed=0, skipped=0):
+        self.passed += passed
+        self.failed += failed
+        self.skipped += skipped
+
+    def __str__(self):
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        return f"{self.passed} passed, {self.failed} failed{skipped}"
+
+
+class Runner:
+    def __init__(self, options):
+        self.make = shlex.split(options.make)
+        self.out = options.out
+        self.only = options.only
+        self.counts = Counts()
+        self.reports = os.path.abspath(os.path.join(self.out, "sanitizer"))
+        self.ends_at = time.monotonic() + DEADLINE_S
+        self.running = set()
+
+    def remaining_s(self):
+        return max(1.0, self.ends_at - time.monotonic())
+
+    def say(self, text):
+        print(text, flush=True)
+
+    def run(self, command, env=None, timeout_s=None, **output):
+        """Runs a command in a session of its own; returns its exit status, None when its time was up, and its output."""
+        # A make that we start may share the jobs of the make that started us, through descriptors.
+        process = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False, **output
+        )
+        self.running.add(process)
+        try:
+            text, _ = process.communicate(timeout=min(timeout_s or DEADLINE_S, self.remaining_s()))
+            return process.returncode, text
+        except subprocess.TimeoutExpired:
+            return None, end_group(process)
+        finally:
+            self.running.discard(process)
+
+    def stop(self, number, _frame):
+        """Told to stop: what runs is in sessions of its own and has not heard it."""
+        for process in list(self.running):
+            signal_group(process, signal.SIGKILL)
+        os._exit(128 + number)
+
+    def environment(self, reports):
+        """With a folder for reports, sanitizers write there: a fault in a process whose output no test reads counts."""
+        log = f":log_path={reports}/report" if reports else ""
+        env = dict(os.environ)
+        defaults = {
+            "ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=0",
+            "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+            "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+            "LSAN_OPTIONS": "report_objects=1",
+        }
+        for name, value in defaults.items():
+            env[name] = ":".join(filter(None, [value, os.environ.get(name)])) + log
+        env["PYTHONDONTWRITEBYTECODE"] = "1"
+        return env
+
+    def build(self, targets):
+        status, _ = self.run([*self.make, *targets])
+        if status == 0:
+            return True
+        self.say(f"FAILED  build of {' '.join(targets[:3])}{' ...' if len(targets) > 3 else ''}")
+        self.counts.add(failed=1)
+        return False
+
+    # ---- phases ----
+
+    def lint(self):
+        status, _ = self.run([*self.make, "lint"])
+        self.say("ok      lint" if status == 0 else "FAILED  lint")
+        if status != 0:
+            self.counts.add(failed=1)
+
+    def unit(self):
+        names = sorted(
+            os.path.relpath(path, "test/unit")[: -len("_test.c")]
+            for path in glob.glob("test/unit/**/*_test.c", recursive=True)
+        )
+        if self.only:
+            only = re.sub(r"^test/unit/|(_test)?(\.c)?/?$", "", self.only)
+            names = [name for name in names if name == only or name.startswith(only + "/")]
+            if not names:
+                self.say(f"no test/unit/{only}_test.c and no tests in test/unit/{only}/")
+                self.counts.add(failed=1)
+                return
+        if not names:
+            return
+        programs = {name: os.path.join(self.out, "test", name + "_test") for name in names}
+        if not self.build(["-k", *programs.values()]):
+            return
+        env = self.environment(None)
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for text, counts in pool.map(lambda name: self.unit_program(name, programs[name], env), names):
+                self.say(text)
+                self.counts.add(**counts)
+
+    def unit_program(self, name, program, env):
+        begin = time.monotonic()
+        status, output = self.run(
+            [os.path.abspath(program)],
+            env=env,
+            timeout_s=UNIT_TIMEOUT_S,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        seconds = time.monotonic() - begin
+        output = (output or b"").decode(errors="replace")
+        started, passed, skipped = count_cases(output)
+        failed = started - passed - skipped
+        # A crash after the last case, a leak found at exit, a failed group fixture: no case of its own failed.
+        if status != 0 and failed == 0:
+            failed = 1
+        if status is None:
+            output += f"\nstopped after {seconds:.0f} s\n"
+        if status == 0 and started == 0:
+            output += "\nran no test case\n"
+            failed = 1
+        counts = {"passed": passed, "failed": failed, "skipped": skipped}
+        if not failed:
+            return f"ok      {name}: {passed} passed{f', {skipped} skipped' if skipped else ''} ({seconds:.2f} s)", counts
+        how = "out of time" if status is None else f"signal {-status}" if status < 0 else f"exit {status}"
+        return f"{output.rstrip()}\nFAILED  {name}: {passed} passed, {failed} failed ({how})", counts
+
+    def pytest(self, folder):
+        if not glob.glob(f"{folder}/**/test_*.py", recursive=True):
+            return
+        program = os.path.join(self.out, "wakegate")
+        if not self.build([program]):
+            return
+        junit = os.path.abspath(os.path.join(self.out, folder.replace("/", "-") + ".xml"))
+        shutil.rmtree(self.reports, ignore_errors=True)
+        os.makedirs(self.reports)
+        # a process under test may run as somebody else
+        os.chmod(self.reports, 0o1777)
+        if os.path.exists(junit):
+            os.unlink(junit)
+        env = self.environment(self.reports)
+        env["WAKEGATE_BIN"] = os.path.abspath(program)
+        target = folder
+        if self.only:
+            target = self.only if self.only.startswith(folder) else os.path.join(folder, self.only)
+        # One chosen test is watched: no workers, its output shown.
+        how = ["-s"] if "::" in target else ["-n", PYTEST_WORKERS]
+        status, _ = self.run(
+            [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", *how,
+             "-o", f"timeout={PYTEST_CASE_TIMEOUT_S}", f"--junitxml={junit}", target],
+            env=env,
+        )
+        counts = read_junit(junit)
+        if status is None:
+            self.say(f"FAILED  {folder}: out of time")
+        # 5: pytest found no test, which is none, unless one was asked for
+        if status != 0 and counts["failed"] == 0 and (status != 5 or self.only):
+            counts["failed"] = 1
+        self.counts.add(**counts)
+        self.show_reports(folder)
+
+    def show_reports(self, folder):
+        reports = sorted(glob.glob(os.path.join(self.reports, "report*")))
+        for path in reports:
+            with open(path, errors="replace") as file:
+                self.say(f"---- {os.path.basename(path)}\n{file.read().rstrip()}")
+        if reports:
+            self.say(f"FAILED  {folder}: {len(reports)} sanitizer report(s), above")
+            self.counts.add(failed=len(reports))
+
+
+def count_cases(output):
+    """How many cases started, passed and were skipped. One that started and did not say how it ended has failed."""
+    counts = {"RUN": 0, "OK": 0, "SKIPPED": 0, "FAILED": 0}
+    running = None
+    for kind, name in CASE.findall(output):
+        if kind == "RUN":
+            counts[kind] += 1
+            running = name
+        elif name == running:
+            counts[kind] += 1
+            running = None
+    return counts["RUN"], counts["OK"], counts["SKIPPED"]
+
+
+def signal_group(process, number):
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def end_group(process):
+    """Ends a process and what it started; returns its output. An interrupt first: pytest then writes what it counted."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        signal_group(process, number)
+        try:
+            return process.communicate(timeout=GRACE_S)[0]
+        except subprocess.TimeoutExpired:
+            continue
+    return None
+
+
+def read_junit(path):
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError):
+        return counts
+    for case in root.iter("testcase"):
+        kinds = {child.tag for child in case}
+        kind = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
+        counts[kind] += 1
+    return counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("phases", nargs="+", choices=["lint", "unit", "e2e", "fault"])
+    parser.add_argument("--make", default="make BUILD=asan", help="the make command that builds, with its variables")
+    parser.add_argument("--out", default="build/asan", help="the folder that it builds into")
+    parser.add_argument("--only", default="", help="one test file or test")
+    options = parser.parse_args()
+    runner = Runner(options)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, runner.stop)
+    os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+    phases = {
+        "lint": runner.lint,
+        "unit": runner.unit,
+        "e2e": lambda: runner.pytest("test/e2e"),
+        "fault": lambda: runner.pytest("test/fault"),
+    }
+    for name in options.phases:
+        phases[name]()
+    runner.say(str(runner.counts))
+    return 1 if runner.counts.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
