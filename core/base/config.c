@@ -1,0 +1,232 @@
+/* The settings table and its parser. */
+#include "core/base/config.h"
+
+#include "core/base/check.h"
+#include "core/base/crypto.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+const struct setting settings[] = {
+#define SETTING_ROW(type_, field_, name_, fallback_, least_, most_, help_)                                   \
+    {.name = name_,                                                                                          \
+     .fallback = fallback_,                                                                                  \
+     .help = help_,                                                                                          \
+     .least = least_,                                                                                        \
+     .most = most_,                                                                                          \
+     .offset = offsetof(struct config, field_),                                                              \
+     .type = SETTING_##type_},
+    SETTINGS(SETTING_ROW)
+#undef SETTING_ROW
+};
+const size_t setting_count = ARRAY_SIZE(settings);
+
+static const struct config defaults = {
+#define SETTING_DEFAULT_TEXT(field, text) .field = (text),
+#define SETTING_DEFAULT_SECRET(field, text) .field = (text),
+#define SETTING_DEFAULT_NUMBER(field, text)
+#define SETTING_DEFAULT_SWITCH(field, text)
+#define SETTING_DEFAULT(type, field, name, fallback, least, most, help)                                      \
+    SETTING_DEFAULT_##type(field, fallback)
+    SETTINGS(SETTING_DEFAULT)
+#undef SETTING_DEFAULT
+};
+
+static struct config loaded;
+static char *owned[ARRAY_SIZE(settings)];
+
+const struct config *config = &loaded;
+
+static bool parse_switch(const char *value, bool *on)
+{
+    static const char *const words[][2] = {{"0", "1"}, {"false", "true"}, {"off", "on"}, {"no", "yes"}};
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+        for (int state = 0; state < 2; state++)
+            if (str_equal_nocase(str_from(value), str_from(words[i][state]))) {
+                *on = state == 1;
+                return true;
+            }
+    return false;
+}
+
+static int set(size_t index, const char *value, char *error, size_t error_size)
+{
+    const struct setting *setting = &settings[index];
+    char *field = (char *)&loaded + setting->offset;
+    switch (setting->type) {
+    case SETTING_TEXT:
+    case SETTING_SECRET: {
+        if (owned[index]) {
+            crypto_wipe(owned[index], strlen(owned[index]));
+            free(owned[index]);
+        }
+        owned[index] = mem_strdup(value);
+        memcpy(field, &owned[index], sizeof owned[index]);
+        return 0;
+    }
+    case SETTING_NUMBER: {
+        int64_t number;
+        if (!str_to_i64(str_from(value), &number) || number < setting->least || number > setting->most) {
+            snprintf(error, error_size, "%s must be a whole number from %lld to %lld, not \"%.40s\"",
+                     setting->name, (long long)setting->least, (long long)setting->most, value);
+            return -EINVAL;
+        }
+        memcpy(field, &number, sizeof number);
+        return 0;
+    }
+    case SETTING_SWITCH: {
+        bool on;
+        if (!parse_switch(value, &on)) {
+            snprintf(error, error_size, "%s must be 1 or 0, not \"%.40s\"", setting->name, value);
+            return -EINVAL;
+        }
+        memcpy(field, &on, sizeof on);
+        return 0;
+    }
+    }
+    UNREACHABLE();
+}
+
+static bool find(struct str name, size_t *index)
+{
+    for (size_t i = 0; i < setting_count; i++)
+        if (str_equal(name, str_from(settings[i].name))) {
+            *index = i;
+            return true;
+        }
+    return false;
+}
+
+int config_set(const char *name, const char *value, char *error, size_t error_size)
+{
+    size_t index;
+    if (!find(str_from(name), &index)) {
+        snprintf(error, error_size, "there is no setting %.60s", name);
+        return -EINVAL;
+    }
+    return set(index, value, error, error_size);
+}
+
+static int load_line(char *line, char *error, size_t error_size)
+{
+    struct str text = str_trim(str_of(line, strcspn(line, "\r\n")));
+    if (text.size == 0 || text.at[0] == '#')
+        return 0;
+    const char *equals = memchr(text.at, '=', text.size);
+    size_t name_size = equals ? (size_t)(equals - text.at) : text.size;
+    if (!equals || name_size == 0) {
+        snprintf(error, error_size, "expected NAME=value");
+        return -EINVAL;
+    }
+    size_t index;
+    if (!find(str_of(text.at, name_size), &index)) {
+        snprintf(error, error_size, "there is no setting %.*s", (int)name_size, text.at);
+        return -EINVAL;
+    }
+    char *value = line + (equals - line) + 1;
+    value[text.size - name_size - 1] = '\0';
+    return set(index, value, error, error_size);
+}
+
+static int load_file(const char *path, char *error, size_t error_size)
+{
+    FILE *file = fopen(path, "re");
+    if (!file) {
+        snprintf(error, error_size, "can't read %s: %s", path, strerror(errno));
+        return -EINVAL;
+    }
+    char *line = NULL;
+    size_t capacity = 0;
+    char reason[256];
+    int result = 0;
+    for (int number = 1; result == 0 && getline(&line, &capacity, file) >= 0; number++) {
+        result = load_line(line, reason, sizeof reason);
+        if (result)
+            snprintf(error, error_size, "%s:%d: %s", path, number, reason);
+    }
+    if (line)
+        crypto_wipe(line, capacity);
+    free(line);
+    fclose(file);
+    return result;
+}
+
+static int check(char *error, size_t error_size)
+{
+    static const char *const levels[] = {"debug", "info", "warn", "error"};
+    static const char *const sandboxes[] = {"auto", "on", "off"};
+    bool level_known = false;
+    bool sandbox_known = false;
+    for (size_t i = 0; i < ARRAY_SIZE(levels); i++)
+        level_known |= strcmp(config->log_level, levels[i]) == 0;
+    for (size_t i = 0; i < ARRAY_SIZE(sandboxes); i++)
+        sandbox_known |= strcmp(config->pod_sandbox, sandboxes[i]) == 0;
+    if (!level_known)
+        snprintf(error, error_size, "LOG_LEVEL must be debug, info, warn or error, not \"%.40s\"",
+                 config->log_level);
+    else if (!sandbox_known)
+        snprintf(error, error_size, "POD_SANDBOX must be auto, on or off, not \"%.40s\"",
+                 config->pod_sandbox);
+    else if (config->encryption_key[0] && strlen(config->encryption_key) < 32)
+        snprintf(error, error_size, "ENCRYPTION_KEY must have at least 32 characters");
+    else
+        return 0;
+    return -EINVAL;
+}
+
+int config_load(const char *env_file, char *error, size_t error_size)
+{
+    config_clear();
+    for (size_t i = 0; i < setting_count; i++)
+        CHECK(set(i, settings[i].fallback, error, error_size) == 0);
+    int result = env_file ? load_file(env_file, error, error_size) : 0;
+    for (size_t i = 0; result == 0 && i < setting_count; i++) {
+        const char *value = getenv(settings[i].name);
+        if (value)
+            result = set(i, value, error, error_size);
+    }
+    return result ? result : check(error, error_size);
+}
+
+static void print_range(FILE *out, const struct setting *setting)
+{
+    if (setting->type == SETTING_NUMBER)
+        fprintf(out, "%lld to %lld", (long long)setting->least, (long long)setting->most);
+    else
+        fputs(setting->type == SETTING_SWITCH   ? "0 or 1"
+              : setting->type == SETTING_SECRET ? "secret"
+                                                : "text",
+              out);
+}
+
+void config_print_help(FILE *out)
+{
+    for (size_t i = 0; i < setting_count; i++) {
+        fprintf(out, "  %-27s %s (", settings[i].name, settings[i].help);
+        print_range(out, &settings[i]);
+        fprintf(out, "; default %s)\n", settings[i].fallback[0] ? settings[i].fallback : "empty");
+    }
+}
+
+void config_print_markdown(FILE *out)
+{
+    fputs("| name | default | range | what it does |\n|---|---|---|---|\n", out);
+    for (size_t i = 0; i < setting_count; i++) {
+        fprintf(out, "| `%s` | %s%s%s | ", settings[i].name, settings[i].fallback[0] ? "`" : "",
+                settings[i].fallback, settings[i].fallback[0] ? "`" : "");
+        print_range(out, &settings[i]);
+        fprintf(out, " | %s |\n", settings[i].help);
+    }
+}
+
+void config_clear(void)
+{
+    for (size_t i = 0; i < setting_count; i++) {
+        if (!owned[i])
+            continue;
+        crypto_wipe(owned[i], strlen(owned[i]));
+        free(owned[i]);
+        owned[i] = NULL;
+    }
+    loaded = defaults;
+}

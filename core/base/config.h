@@ -1,0 +1,111 @@
+#ifndef CORE_BASE_CONFIG_H
+#define CORE_BASE_CONFIG_H
+
+#include "core/base/str.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/*
+ * Settings: one table feeds the parser, `--help` and the README. Values come from the environment and from a
+ * file of NAME=value lines (--env-file), the environment winning. After config_load the struct is read-only.
+ */
+
+enum setting_type {
+    SETTING_TEXT,
+    SETTING_SECRET, /* a text that is never shown */
+    SETTING_NUMBER,
+    SETTING_SWITCH, /* 1/0, true/false, on/off */
+};
+
+/* clang-format off */
+/*  type    field                  name                          default          least, most            help */
+#define SETTINGS(X) \
+    X(TEXT,   listen_address,        "LISTEN_ADDRESS",             "127.0.0.1",     0, 0,                  "Address the reactor listens on") \
+    X(NUMBER, port,                  "PORT",                       "8080",          0, 65535,              "Port the reactor listens on; 0 takes a free one") \
+    X(NUMBER, reactors,              "REACTORS",                   "0",             0, 256,                "Reactor threads; 0: one per core") \
+    X(TEXT,   base_domain,           "BASE_DOMAIN",                "localhost",     0, 0,                  "Domain under which workspaces and users get their host names") \
+    X(SECRET, database_url,          "DATABASE_URL",               "",              0, 0,                  "PostgreSQL, as a libpq URL") \
+    X(SECRET, redis_url,             "REDIS_URL",                  "",              0, 0,                  "Redis: redis://[user:password@]host:port[/db] or unix:///path[?db=n]") \
+    X(SECRET, encryption_key,        "ENCRYPTION_KEY",             "",              0, 0,                  "Operator's secret, at least 32 characters: API keys are hashed under it") \
+    X(TEXT,   cors_origins,          "CORS_ORIGINS",               "",              0, 0,                  "Origins that browsers may call from, separated by commas, or *") \
+    X(TEXT,   trusted_proxies,       "TRUSTED_PROXIES",            "",              0, 0,                  "Addresses or networks (CIDR) whose X-Forwarded-For counts") \
+    X(SECRET, metrics_token,         "METRICS_TOKEN",              "",              0, 0,                  "Bearer token for GET /metrics; empty: only METRICS_LISTEN serves it") \
+    X(TEXT,   metrics_listen,        "METRICS_LISTEN",             "",              0, 0,                  "address:port of a listener for /metrics alone, without a token (serve and work)") \
+    X(NUMBER, session_rate,          "SESSION_RATE_PER_MINUTE",    "100",           1, 1000000000,         "Requests a minute and client address on the session surface") \
+    X(NUMBER, idle_timeout_s,        "IDLE_TIMEOUT_SECONDS",       "120",           1, 31536000,           "Seconds without activity after which a pod is put to sleep") \
+    X(NUMBER, max_body_bytes,        "MAX_BODY_BYTES",             "1048576",       1024, 1073741824,      "Largest JSON body") \
+    X(NUMBER, max_connections,       "MAX_CONNECTIONS",            "20000",         16, 10000000,          "Client connections in all; more are closed at once") \
+    X(NUMBER, header_timeout_s,      "HEADER_TIMEOUT_SECONDS",     "10",            1, 3600,               "Time a client has for a request's header") \
+    X(NUMBER, body_timeout_s,        "BODY_TIMEOUT_SECONDS",       "30",            1, 3600,               "Time without a byte of a request's body after which it is given up") \
+    X(NUMBER, keepalive_timeout_s,   "KEEPALIVE_TIMEOUT_SECONDS",  "75",            1, 86400,              "Time an idle connection is kept") \
+    X(NUMBER, request_timeout_s,     "REQUEST_TIMEOUT_SECONDS",    "90",            1, 3600,               "Time a handler has for its answer") \
+    X(NUMBER, write_timeout_s,       "WRITE_TIMEOUT_SECONDS",      "30",            1, 3600,               "Time a client may take nothing of its answer") \
+    X(NUMBER, drain_s,               "DRAIN_SECONDS",              "30",            0, 3600,               "Time that requests and jobs in work have to end after SIGTERM") \
+    X(NUMBER, pg_pool,               "PG_POOL_SIZE",               "4",             1, 64,                 "Connections for transactions, per loop") \
+    X(NUMBER, redis_timeout_ms,      "REDIS_TIMEOUT_MS",           "1000",          10, 60000,             "Time a Redis command has") \
+    X(NUMBER, pg_timeout_ms,         "PG_TIMEOUT_MS",              "10000",         10, 600000,            "Time a statement has") \
+    X(NUMBER, worker_concurrency,    "WORKER_CONCURRENCY",         "256",           1, 100000,             "Jobs a worker runs at once") \
+    X(NUMBER, job_lease_s,           "JOB_LEASE_SECONDS",          "60",            1, 3600,               "Time a job is a worker's without a sign of life; longer than any job kind's time limit") \
+    X(NUMBER, reconcile_ms,          "RECONCILE_MS",               "1000",          50, 600000,            "Pause between two looks for rows that are due and were not rung") \
+    X(TEXT,   data_dir,              "WAKEGATE_DATA_DIR",          ".wakegate",     0, 0,                  "Folder of pods' workspaces") \
+    X(TEXT,   pod_command,           "WAKEGATE_POD_COMMAND",       "",              0, 0,                  "What a pod runs, by /bin/sh -c; empty: the pod that comes along") \
+    X(TEXT,   pod_sandbox,           "POD_SANDBOX",                "auto",          0, 0,                  "bubblewrap for pods: auto (where it works), on (or refuse to start) or off") \
+    X(TEXT,   pod_user,              "POD_USER",                   "nobody",        0, 0,                  "User that pods run as when the worker is root; empty: root") \
+    X(TEXT,   pod_ports,             "POD_PORT_RANGE",             "20000-29999",   0, 0,                  "Ports given to pods") \
+    X(NUMBER, pod_memory_mb,         "POD_MEMORY_MB",              "4096",          64, 1048576,           "Address space of a pod's processes") \
+    X(NUMBER, pod_files,             "POD_FILES",                  "1024",          16, 1048576,           "Open files of a pod's processes") \
+    X(NUMBER, pod_processes,         "POD_PROCESSES",              "512",           8, 1048576,            "Processes of a pod's user; counted only where pods have a user of their own") \
+    X(NUMBER, pod_connect_ms,        "POD_CONNECT_TIMEOUT_MS",     "1000",          10, 600000,            "Time a connection to a pod has") \
+    X(NUMBER, pod_ready_ms,          "POD_READY_TIMEOUT_MS",       "20000",         100, 600000,           "Time a started pod has to answer /health with 200") \
+    X(NUMBER, pod_answer_ms,         "POD_ANSWER_TIMEOUT_MS",      "30000",         100, 600000,           "Time a pod has to answer a message") \
+    X(NUMBER, pod_stop_ms,           "POD_STOP_TIMEOUT_MS",        "10000",         100, 600000,           "Time a pod has to end after SIGTERM before it is killed") \
+    X(TEXT,   log_level,             "LOG_LEVEL",                  "info",          0, 0,                  "debug, info, warn or error") \
+    X(SWITCH, log_requests,          "LOG_REQUESTS",               "1",             0, 1,                  "A line for each request")
+/* clang-format on */
+
+struct config {
+#define SETTING_FIELD_TEXT(field) const char *field;
+#define SETTING_FIELD_SECRET(field) const char *field;
+#define SETTING_FIELD_NUMBER(field) int64_t field;
+#define SETTING_FIELD_SWITCH(field) bool field;
+#define SETTING_FIELD(type, field, name, fallback, least, most, help) SETTING_FIELD_##type(field)
+    SETTINGS(SETTING_FIELD)
+#undef SETTING_FIELD
+};
+
+struct setting {
+    const char *name;
+    const char *fallback;
+    const char *help;
+    int64_t least;
+    int64_t most;
+    size_t offset; /* in struct config */
+    enum setting_type type;
+};
+
+extern const struct setting settings[];
+extern const size_t setting_count;
+
+/* The loaded settings; all defaults before config_load. */
+extern const struct config *config;
+
+/*
+ * Loads the settings: defaults, then `env_file` unless NULL, then the environment. On a bad value or a line
+ * that can't be read returns -EINVAL with one line, which names the setting and no secret's value, in `error`.
+ * A name in the file that is no setting of ours is an error: it would be a typing error that nobody sees.
+ */
+int config_load(const char *env_file, char *error, size_t error_size) MUST_USE;
+
+/* Sets one value as the environment would; for tests and for command line options. */
+int config_set(const char *name, const char *value, char *error, size_t error_size) MUST_USE;
+
+/* The table as text: for --help, and as Markdown rows for the README. */
+void config_print_help(FILE *out);
+void config_print_markdown(FILE *out);
+
+/* Frees what config_load keeps; for leak checkers. */
+void config_clear(void);
+
+#endif

@@ -1,0 +1,112 @@
+/* Text into the spelling that JSON, hexadecimal and URLs want. */
+#include "core/base/escape.h"
+
+#include <errno.h>
+
+static const char hex_digits[] = "0123456789abcdef";
+
+/* What stands behind the backslash for a byte below 0x20, '"' or '\\'; 0: nothing to escape; 'u': \u00XX. */
+static char short_escape(unsigned char c)
+{
+    switch (c) {
+    case '"':
+    case '\\': return (char)c;
+    case '\n': return 'n';
+    case '\r': return 'r';
+    case '\t': return 't';
+    case '\b': return 'b';
+    case '\f': return 'f';
+    default: return c < 0x20 || c == 0x7f ? 'u' : 0;
+    }
+}
+
+static void escape_byte(struct buf *out, unsigned char c, char letter)
+{
+    buf_add_char(out, '\\');
+    buf_add_char(out, letter);
+    if (letter != 'u')
+        return;
+    char code[4] = {'0', '0', hex_digits[c >> 4], hex_digits[c & 15]};
+    buf_add(out, code, sizeof code);
+}
+
+void escape_json(struct buf *out, struct str text)
+{
+    buf_reserve(out, text.size + 2);
+    buf_add_char(out, '"');
+    bool valid = str_is_utf8(text);
+    size_t start = 0;
+    for (size_t i = 0; i < text.size; i++) {
+        unsigned char c = (unsigned char)text.at[i];
+        char letter = short_escape(c);
+        bool bad = !valid && c >= 0x80;
+        if (!letter && !bad)
+            continue;
+        buf_add(out, text.at + start, i - start);
+        start = i + 1;
+        if (bad)
+            buf_add_literal(out, "\\ufffd");
+        else
+            escape_byte(out, c, letter);
+    }
+    buf_add(out, text.at + start, text.size - start);
+    buf_add_char(out, '"');
+}
+
+void escape_hex(char *out, const void *bytes, size_t size)
+{
+    const unsigned char *at = bytes;
+    for (size_t i = 0; i < size; i++) {
+        out[2 * i] = hex_digits[at[i] >> 4];
+        out[2 * i + 1] = hex_digits[at[i] & 15];
+    }
+    out[2 * size] = '\0';
+}
+
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+int escape_percent_decode(char *out, struct str text, bool plus_is_space)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < text.size; i++) {
+        char c = text.at[i];
+        if (c == '%') {
+            if (text.size - i < 3)
+                return -EINVAL;
+            int high = hex_value(text.at[i + 1]);
+            int low = hex_value(text.at[i + 2]);
+            if (high < 0 || low < 0 || (high == 0 && low == 0))
+                return -EINVAL;
+            c = (char)(high * 16 + low);
+            i += 2;
+        } else if (c == '+' && plus_is_space) {
+            c = ' ';
+        }
+        out[count++] = c;
+    }
+    return (int)count;
+}
+
+void escape_percent_encode(struct buf *out, struct str text)
+{
+    for (size_t i = 0; i < text.size; i++) {
+        unsigned char c = (unsigned char)text.at[i];
+        bool unreserved = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                          c == '-' || c == '.' || c == '_' || c == '~';
+        if (unreserved) {
+            buf_add_char(out, (char)c);
+            continue;
+        }
+        char code[3] = {'%', hex_digits[c >> 4], hex_digits[c & 15]};
+        buf_add(out, code, sizeof code);
+    }
+}
