@@ -1,0 +1,195 @@
+/* The listener of one loop, its sweep for connections past their time, and its end. */
+#include "core/net/http_internal.h"
+
+#include "core/base/clock.h"
+#include "core/base/config.h"
+#include "core/base/log.h"
+#include "core/base/metrics.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum {
+    BACKLOG = 1024,
+    ACCEPT_LOG_MS = 1000, /* without descriptors every connection of a flood fails */
+};
+
+static void on_connection(uv_stream_t *stream, int status)
+{
+    struct http_server *server = stream->data;
+    if (status == 0) {
+        conn_open(server);
+        return;
+    }
+    metric_add(M_REFUSED, 1);
+    uint64_t now_ms = uv_now(&server->loop->uv);
+    if (now_ms < server->accept_log_ms)
+        return;
+    server->accept_log_ms = now_ms + ACCEPT_LOG_MS;
+    LOG(WARN, "accept failed", LOG_ERRNO(status));
+}
+
+static void on_sweep(uv_timer_t *timer)
+{
+    struct http_server *server = timer->data;
+    uint64_t now_ms = uv_now(&server->loop->uv);
+    LIST_EACH (&server->conns, item, after)
+        conn_sweep(LIST_ENTRY(item, struct http_conn, link), now_ms);
+}
+
+void server_add(struct http_server *server, struct http_conn *conn)
+{
+    list_push_back(&server->conns, &conn->link);
+    metric_add(M_CONNECTIONS, 1);
+    if (server->conn_count++ == 0)
+        uv_timer_start(&server->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+}
+
+void server_remove(struct http_server *server, struct http_conn *conn)
+{
+    list_remove(&conn->link);
+    metric_add(M_CONNECTIONS, -1);
+    if (--server->conn_count > 0)
+        return;
+    uv_timer_stop(&server->sweep);
+    if (server->drained)
+        wait_done(server->drained, 0);
+}
+
+/* Our own socket, because libuv 1.44 knows no SO_REUSEPORT. */
+static int listen_socket(const char *address, int port)
+{
+    struct sockaddr_storage where = {0};
+    struct sockaddr_in *v4 = (struct sockaddr_in *)&where;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&where;
+    socklen_t size;
+    if (uv_ip4_addr(address, port, v4) == 0)
+        size = sizeof *v4;
+    else if (uv_ip6_addr(address, port, v6) == 0)
+        size = sizeof *v6;
+    else
+        return -EINVAL;
+    int descriptor = socket(where.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (descriptor < 0)
+        return -errno;
+    int on = 1;
+    int result = 0;
+    if (setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+        setsockopt(descriptor, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0 ||
+        bind(descriptor, (struct sockaddr *)&where, size) != 0 || listen(descriptor, BACKLOG) != 0)
+        result = -errno;
+    if (result) {
+        close(descriptor);
+        return result;
+    }
+    return descriptor;
+}
+
+static int port_of(int descriptor)
+{
+    struct sockaddr_storage bound = {0};
+    socklen_t size = sizeof bound;
+    if (getsockname(descriptor, (struct sockaddr *)&bound, &size) != 0)
+        return 0;
+    if (bound.ss_family == AF_INET6)
+        return ntohs(((struct sockaddr_in6 *)&bound)->sin6_port);
+    return ntohs(((struct sockaddr_in *)&bound)->sin_port);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct http_server *server = handle->data;
+    server->handles--;
+    if (server->handles == 0 && server->closed)
+        wait_done(server->closed, 0);
+}
+
+int http_server_open(struct loop *loop, const struct http_server_options *options, struct http_server **out)
+{
+    int descriptor = listen_socket(options->address, options->port);
+    if (descriptor < 0)
+        return descriptor;
+    signal(SIGPIPE, SIG_IGN); /* a client that left is an error of a write, not the end of the process */
+    struct http_server *server = mem_zalloc(sizeof *server);
+    MAGIC_SET(server, HTTP_SERVER_MAGIC);
+    server->loop = loop;
+    server->options = *options;
+    server->port = port_of(descriptor);
+    list_init(&server->conns);
+    CHECK(uv_tcp_init(&loop->uv, &server->listener) == 0);
+    CHECK(uv_timer_init(&loop->uv, &server->sweep) == 0);
+    server->handles = 2;
+    server->listener.data = server;
+    server->sweep.data = server;
+    CHECK(uv_tcp_open(&server->listener, descriptor) == 0);
+    /* It listens already: what can go wrong has. */
+    CHECK(uv_listen((uv_stream_t *)&server->listener, BACKLOG, on_connection) == 0);
+    *out = server;
+    return 0;
+}
+
+int http_server_port(const struct http_server *server)
+{
+    return server->port;
+}
+
+size_t http_server_connections(const struct http_server *server)
+{
+    return server->conn_count;
+}
+
+static void stop_listening(struct http_server *server)
+{
+    server->draining = true;
+    if (!uv_is_closing((uv_handle_t *)&server->listener))
+        uv_close((uv_handle_t *)&server->listener, on_handle_closed);
+}
+
+static int wait_for_conns(struct http_server *server, uint64_t deadline_ns)
+{
+    if (server->conn_count == 0)
+        return 0;
+    struct wait wait = WAIT_INIT;
+    server->drained = &wait;
+    int result = wait_for(&wait, "connections to end", deadline_ns);
+    server->drained = NULL;
+    return result;
+}
+
+void http_server_drain(struct http_server *server, uint64_t deadline_ns)
+{
+    MAGIC_CHECK(server, HTTP_SERVER_MAGIC);
+    fiber_hold();
+    stop_listening(server);
+    LIST_EACH (&server->conns, item, after)
+        conn_drain(LIST_ENTRY(item, struct http_conn, link));
+    if (wait_for_conns(server, deadline_ns) != 0) {
+        LOG(WARN, "connections cut off at the end of the drain", LOG_INT("count", server->conn_count));
+        LIST_EACH (&server->conns, item, after) {
+            struct http_conn *conn = LIST_ENTRY(item, struct http_conn, link);
+            if (conn->fiber)
+                fiber_cancel(conn->fiber);
+            conn_close(conn);
+        }
+        CHECK(wait_for_conns(server, CLOCK_NEVER) == 0);
+    }
+    fiber_release();
+}
+
+void http_server_close(struct http_server *server)
+{
+    MAGIC_CHECK(server, HTTP_SERVER_MAGIC);
+    CHECK(server->conn_count == 0);
+    fiber_hold();
+    stop_listening(server);
+    uv_close((uv_handle_t *)&server->sweep, on_handle_closed);
+    struct wait wait = WAIT_INIT;
+    server->closed = &wait;
+    CHECK(wait_for(&wait, "server to close", CLOCK_NEVER) == 0);
+    fiber_release();
+    MAGIC_CLEAR(server);
+    free(server);
+}
