@@ -1,0 +1,312 @@
+/* Instances as clients see them: see instance.h. The scale job's side is in instance_scale.c. */
+#include "core/domain/instance.h"
+
+#include "core/base/clock.h"
+#include "core/base/id.h"
+#include "core/domain/instance_internal.h"
+#include "core/store/redis.h"
+
+#include <errno.h>
+
+static const char *const state_names[] = {"asleep", "waking", "awake", "draining", "failed"};
+
+static const struct pg_statement sql_create = {
+    "instance_create", "INSERT INTO instance (id, surface, account_id, user_id) "
+                       "VALUES ($1::text, $2::text, $3::bigint, $4::text) RETURNING " INSTANCE_COLUMNS("")};
+static const struct pg_statement sql_get = {
+    "instance_get",
+    "SELECT " INSTANCE_COLUMNS("") " FROM instance WHERE id = $1::text AND account_id = $2::bigint "
+                                   "AND deleted_at IS NULL"};
+static const struct pg_statement sql_wake = {
+    "instance_wake",
+    "WITH i AS (UPDATE instance SET desired = 1, woken = true, last_activity = now(), version = version + 1 "
+    "WHERE id = $1::text AND account_id = $2::bigint AND deleted_at IS NULL "
+    "AND NOT (state = 'failed' AND state_at > now() - $3::bigint * interval '1 second') RETURNING *) "
+    "SELECT " INSTANCE_COLUMNS("") ", CASE WHEN state IN ('asleep', 'failed') THEN " JOB_ADD_SCALE
+                                   " END FROM i"};
+static const struct pg_statement sql_sleep = {
+    "instance_sleep",
+    "WITH i AS (UPDATE instance SET desired = 0, version = version + 1 "
+    "WHERE id = $1::text AND account_id = $2::bigint AND deleted_at IS NULL RETURNING *) "
+    "SELECT " INSTANCE_COLUMNS("") ", CASE WHEN state IN ('awake', 'waking') THEN " JOB_ADD_SCALE
+                                   " END FROM i"};
+static const struct pg_statement sql_delete = {
+    "instance_delete",
+    "WITH i AS (UPDATE instance SET desired = 0, deleted_at = now(), version = version + 1, "
+    "notify = $3::text "
+    "WHERE id = $1::text AND account_id = $2::bigint AND deleted_at IS NULL RETURNING *) "
+    "SELECT " INSTANCE_COLUMNS("") ", " JOB_ADD_SCALE " FROM i"};
+static const struct pg_statement sql_is_gone = {"instance_is_gone",
+                                                "SELECT 1 FROM instance WHERE id = $1::text"};
+static const struct pg_statement sql_list = {
+    "instance_list", "SELECT " INSTANCE_COLUMNS(
+                         "") ", seq FROM instance "
+                             "WHERE account_id = $1::bigint AND surface = $2::text AND deleted_at IS NULL "
+                             "AND ($3::text IS NULL OR user_id = $3::text) AND seq < $4::bigint "
+                             "ORDER BY seq DESC LIMIT $5::bigint + 1"};
+
+const char *instance_state_name(enum instance_state state)
+{
+    return state_names[state];
+}
+
+static enum instance_state state_of(struct str name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(state_names); i++)
+        if (str_equal(name, str_from(state_names[i])))
+            return (enum instance_state)i;
+    UNREACHABLE();
+}
+
+struct str instance_tenant(int64_t account_id, char out[24])
+{
+    return str_of(out, format_u64(out, (uint64_t)account_id));
+}
+
+void instance_from_row(struct arena *arena, const struct pg_rows *rows, size_t row, struct instance *instance)
+{
+    *instance = (struct instance){
+        .id = arena_str(arena, pg_str(rows, row, 0)),
+        .user_id = arena_str(arena, pg_str(rows, row, 1)),
+        .fail_reason = pg_is_null(rows, row, 2) ? STR_NONE : arena_str(arena, pg_str(rows, row, 2)),
+        .account_id = pg_i64(rows, row, 3),
+        .version = pg_i64(rows, row, 4),
+        .generation = pg_i64(rows, row, 5),
+        .port = pg_i64(rows, row, 6),
+        .queued = pg_i64(rows, row, 7),
+        .lease_fence = pg_i64(rows, row, 8),
+        .lease_until_ms = pg_i64(rows, row, 9),
+        .created_ms = pg_i64(rows, row, 10),
+        .last_activity_ms = pg_i64(rows, row, 11),
+        .state_ms = pg_i64(rows, row, 12),
+        .state = state_of(pg_str(rows, row, 13)),
+        .desired = (int)pg_i64(rows, row, 14),
+        .woken = pg_bool(rows, row, 15),
+        .deleted = pg_bool(rows, row, 16),
+    };
+}
+
+/* ---- what readers of the status see: a copy in Redis, so that asking costs PostgreSQL nothing ---- */
+
+enum { SNAPSHOT_MAX = 2048, SNAPSHOT_NUMBERS = 13 };
+
+static struct str snapshot_key(struct arena *arena, struct str id)
+{
+    return str_from(arena_printf(arena, "instance:%.*s", STR_ARG(id)));
+}
+
+/* Numbers, then the texts, which hold no line feed (user ids are checked, reasons are ours), each on a line. */
+static struct str snapshot_text(const struct instance *instance, char out[SNAPSHOT_MAX])
+{
+    const int64_t numbers[SNAPSHOT_NUMBERS] = {
+        instance->account_id,
+        instance->version,
+        instance->generation,
+        instance->port,
+        instance->queued,
+        instance->lease_fence,
+        instance->lease_until_ms,
+        instance->created_ms,
+        instance->last_activity_ms,
+        instance->state_ms,
+        (int64_t)instance->state,
+        instance->desired,
+        instance->woken * 2 + instance->deleted,
+    };
+    size_t size = 0;
+    for (size_t i = 0; i < SNAPSHOT_NUMBERS; i++) {
+        CHECK(numbers[i] >= 0);
+        size += format_u64(out + size, (uint64_t)numbers[i]);
+        out[size++] = '\n';
+    }
+    const struct str texts[] = {instance->user_id, instance->fail_reason};
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        size_t length = texts[i].size < 800 ? texts[i].size : 0;
+        if (length)
+            memcpy(out + size, texts[i].at, length);
+        size += length;
+        out[size++] = '\n';
+    }
+    return str_of(out, size);
+}
+
+static bool snapshot_read(struct arena *arena, struct str text, struct str id, struct instance *instance)
+{
+    uint64_t numbers[SNAPSHOT_NUMBERS];
+    struct str line;
+    for (size_t i = 0; i < SNAPSHOT_NUMBERS; i++)
+        if (!str_split(&text, '\n', &line) || !str_to_u64(line, &numbers[i]))
+            return false;
+    struct str user_id;
+    struct str reason;
+    if (!str_split(&text, '\n', &user_id) || !str_split(&text, '\n', &reason) ||
+        numbers[10] > INSTANCE_FAILED)
+        return false;
+    *instance = (struct instance){
+        .id = arena_str(arena, id),
+        .user_id = user_id,
+        .fail_reason = reason.size ? reason : STR_NONE,
+        .account_id = (int64_t)numbers[0],
+        .version = (int64_t)numbers[1],
+        .generation = (int64_t)numbers[2],
+        .port = (int64_t)numbers[3],
+        .queued = (int64_t)numbers[4],
+        .lease_fence = (int64_t)numbers[5],
+        .lease_until_ms = (int64_t)numbers[6],
+        .created_ms = (int64_t)numbers[7],
+        .last_activity_ms = (int64_t)numbers[8],
+        .state_ms = (int64_t)numbers[9],
+        .state = (enum instance_state)numbers[10],
+        .desired = (int)numbers[11],
+        .woken = (numbers[12] & 2) != 0,
+        .deleted = (numbers[12] & 1) != 0,
+    };
+    return true;
+}
+
+/* A writer overwrites; a reader that fills in what it found only sets what is not there, so that it can't put an
+ * older row over a newer one. */
+static void snapshot_send(const struct instance *instance, bool only_if_absent)
+{
+    char key[96];
+    char text[SNAPSHOT_MAX];
+    char ttl[24];
+    CHECK(instance->id.size < 64);
+    memcpy(key, "instance:", 9);
+    memcpy(key + 9, instance->id.at, instance->id.size);
+    const struct str args[] = {STR("SET"),
+                               str_of(key, 9 + instance->id.size),
+                               snapshot_text(instance, text),
+                               STR("PX"),
+                               str_of(ttl, format_u64(ttl, INSTANCE_SNAPSHOT_MS)),
+                               STR("NX")};
+    redis_send(redis_shared(), args, only_if_absent ? 6 : 5);
+}
+
+void instance_publish(const struct instance *instance)
+{
+    snapshot_send(instance, false);
+}
+
+/* ---- what clients ask for ---- */
+
+int instance_create(struct arena *arena, int64_t account_id, const char *surface, struct str user_id,
+                    struct instance *instance)
+{
+    char id[ID_SESSION_SIZE];
+    id_random(id, ID_SESSION_SIZE - 1);
+    struct pg_rows *rows;
+    int result = pg_write(
+        &sql_create,
+        PG_VALUES(PG_TEXT(str_from(id)), PG_TEXT(str_from(surface)), PG_INT(account_id), PG_TEXT(user_id)),
+        &rows);
+    if (result)
+        return result;
+    instance_from_row(arena, rows, 0, instance);
+    pg_rows_free(rows);
+    return 0;
+}
+
+static int get_from_pg(struct arena *arena, int64_t account_id, struct str id, struct instance *instance)
+{
+    struct pg_rows *rows;
+    int result = pg_read(&sql_get, PG_VALUES(PG_TEXT(id), PG_INT(account_id)), &rows);
+    if (result)
+        return result;
+    bool found = pg_count(rows) == 1;
+    if (found)
+        instance_from_row(arena, rows, 0, instance);
+    pg_rows_free(rows);
+    return found ? 0 : -ENOENT;
+}
+
+int instance_get(struct arena *arena, int64_t account_id, struct str id, struct instance *instance)
+{
+    struct redis_value value;
+    int result = redis_call(redis_shared(), &value, arena, STR("GET"), snapshot_key(arena, id));
+    if (result == -ECANCELED)
+        return result;
+    if (result == 0 && value.type == REDIS_STRING && snapshot_read(arena, value.text, id, instance))
+        return instance->account_id == account_id && !instance->deleted ? 0 : -ENOENT;
+    result = get_from_pg(arena, account_id, id, instance);
+    if (result == 0)
+        snapshot_send(instance, true);
+    return result;
+}
+
+/* Takes what a statement of the kind "columns, job id" has returned: publishes and rings. -ENOENT: no row. */
+int instance_changed(struct arena *arena, struct pg_rows *rows, enum job_kind kind, struct instance *instance)
+{
+    int result = -ENOENT;
+    if (pg_count(rows) == 1) {
+        result = 0;
+        instance_from_row(arena, rows, 0, instance);
+        instance_publish(instance);
+        char tenant[24];
+        if (!pg_is_null(rows, 0, INSTANCE_COLUMN_COUNT))
+            queue_ring(kind, instance_tenant(instance->account_id, tenant),
+                       pg_i64(rows, 0, INSTANCE_COLUMN_COUNT));
+    }
+    pg_rows_free(rows);
+    return result;
+}
+
+int instance_wake(struct arena *arena, int64_t account_id, struct str id, struct instance *instance)
+{
+    struct pg_rows *rows;
+    int result =
+        pg_write(&sql_wake, PG_VALUES(PG_TEXT(id), PG_INT(account_id), PG_INT(INSTANCE_FAILED_S)), &rows);
+    if (result)
+        return result;
+    result = instance_changed(arena, rows, JOB_SCALE, instance);
+    if (result != -ENOENT)
+        return result;
+    result = get_from_pg(arena, account_id, id, instance);
+    return result ? result : -EBUSY;
+}
+
+int instance_sleep(struct arena *arena, int64_t account_id, struct str id, struct instance *instance)
+{
+    struct pg_rows *rows;
+    int result = pg_write(&sql_sleep, PG_VALUES(PG_TEXT(id), PG_INT(account_id)), &rows);
+    return result ? result : instance_changed(arena, rows, JOB_SCALE, instance);
+}
+
+int instance_delete(struct arena *arena, int64_t account_id, struct str id, struct str notify)
+{
+    struct pg_rows *rows;
+    struct instance instance;
+    int result = pg_write(&sql_delete, PG_VALUES(PG_TEXT(id), PG_INT(account_id), PG_TEXT(notify)), &rows);
+    return result ? result : instance_changed(arena, rows, JOB_SCALE, &instance);
+}
+
+int instance_is_gone(struct str id, bool *gone)
+{
+    struct pg_rows *rows;
+    int result = pg_read(&sql_is_gone, PG_VALUES(PG_TEXT(id)), &rows);
+    if (result)
+        return result;
+    *gone = pg_count(rows) == 0;
+    pg_rows_free(rows);
+    return 0;
+}
+
+int instance_list(struct arena *arena, int64_t account_id, const char *surface, struct str user_id,
+                  int64_t before, int64_t limit, struct instance **instances, size_t *count, int64_t *next)
+{
+    struct pg_rows *rows;
+    int result = pg_read(&sql_list,
+                         PG_VALUES(PG_INT(account_id), PG_TEXT(str_from(surface)), PG_TEXT(user_id),
+                                   PG_INT(before), PG_INT(limit)),
+                         &rows);
+    if (result)
+        return result;
+    size_t found = pg_count(rows);
+    *count = found > (size_t)limit ? (size_t)limit : found;
+    *next = found > *count ? pg_i64(rows, *count - 1, INSTANCE_COLUMN_COUNT) : 0;
+    *instances = arena_alloc(arena, *count * sizeof **instances);
+    for (size_t i = 0; i < *count; i++)
+        instance_from_row(arena, rows, i, &(*instances)[i]);
+    pg_rows_free(rows);
+    return 0;
+}
