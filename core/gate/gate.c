@@ -1,0 +1,342 @@
+/* The way of a request through the gate, and the compiled route tables: see gate.h. */
+#include "core/gate/gate.h"
+
+#include "core/base/clock.h"
+#include "core/base/config.h"
+#include "core/base/escape.h"
+#include "core/base/id.h"
+#include "core/base/log.h"
+#include "core/base/metrics.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum { SEGMENTS_MAX = 8, SURFACES_MAX = 8 };
+
+/* A route's path, cut into segments once. */
+struct pattern {
+    struct str segments[SEGMENTS_MAX];
+    size_t count;
+    const struct route *route;
+};
+
+static struct {
+    const struct surface *const *surfaces;
+    size_t count;
+    struct pattern *patterns[SURFACES_MAX];
+} gate;
+
+/* ---- tables ---- */
+
+static bool is_param(struct str segment)
+{
+    return segment.size >= 2 && segment.at[0] == '{';
+}
+
+/* Cuts "/a/b" into "a", "b". False when there are too many. */
+static bool cut(struct str path, struct str *segments, size_t *count)
+{
+    *count = 0;
+    struct str rest = path.size ? str_of(path.at + 1, path.size - 1) : STR_NONE;
+    struct str piece;
+    while (str_split(&rest, '/', &piece)) {
+        if (*count == SEGMENTS_MAX)
+            return false;
+        segments[(*count)++] = piece;
+    }
+    return true;
+}
+
+int gate_init(const struct surface *const *surfaces, size_t count, char *error, size_t error_size)
+{
+    CHECK(count > 0 && count <= SURFACES_MAX);
+    gate.surfaces = surfaces;
+    gate.count = count;
+    for (size_t i = 0; i < count; i++) {
+        const struct surface *surface = surfaces[i];
+        gate.patterns[i] = mem_zalloc((surface->route_count + 1) * sizeof *gate.patterns[i]);
+        for (size_t r = 0; r < surface->route_count; r++) {
+            struct pattern *pattern = &gate.patterns[i][r];
+            pattern->route = &surface->routes[r];
+            CHECK(cut(str_from(pattern->route->path), pattern->segments, &pattern->count));
+        }
+        metric_name_slot(M_REQUEST_SECONDS, (unsigned)i, surface->name);
+    }
+    static const char *const classes[] = {"1xx", "2xx", "3xx", "4xx", "5xx"};
+    for (unsigned i = 0; i < ARRAY_SIZE(classes); i++)
+        metric_name_slot(M_REQUESTS, i, classes[i]);
+    int result = gate_client_init(error, error_size);
+    return result ? result : gate_cors_init(error, error_size);
+}
+
+void gate_clear(void)
+{
+    for (size_t i = 0; i < gate.count; i++) {
+        free(gate.patterns[i]);
+        gate.patterns[i] = NULL;
+    }
+    gate_cors_clear();
+    gate.count = 0;
+}
+
+void gate_print_routes(FILE *out)
+{
+    for (size_t i = 0; i < gate.count; i++) {
+        const struct surface *surface = gate.surfaces[i];
+        for (size_t r = 0; r < surface->route_count; r++) {
+            const struct route *route = &surface->routes[r];
+            fprintf(out, "%-10s %-7s %-30s %-5s %-8s %s\n", surface->name, route->method, route->path,
+                    route->flags & ROUTE_OPEN || !surface->authenticate ? "open" : "key",
+                    route->flags & ROUTE_UNLIMITED || !surface->limit ? "-" : "limited", route->help);
+        }
+    }
+}
+
+static bool has_prefix(struct str path, const struct surface *surface)
+{
+    for (const char *const *prefix = surface->prefixes; prefix && *prefix; prefix++) {
+        struct str text = str_from(*prefix);
+        if (str_starts(path, text) && (path.size == text.size || path.at[text.size] == '/'))
+            return true;
+    }
+    return false;
+}
+
+static size_t find_surface(struct str path)
+{
+    for (size_t i = 0; i + 1 < gate.count; i++)
+        if (has_prefix(path, gate.surfaces[i]))
+            return i;
+    return gate.count - 1;
+}
+
+static bool fits(const struct pattern *pattern, const struct str *segments, size_t count)
+{
+    if (pattern->count != count)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (!is_param(pattern->segments[i]) && !str_equal(pattern->segments[i], segments[i]))
+            return false;
+    return true;
+}
+
+static bool take_params(struct request *request, const struct pattern *pattern, const struct str *segments)
+{
+    for (size_t i = 0; i < pattern->count; i++) {
+        if (!is_param(pattern->segments[i]))
+            continue;
+        if (segments[i].size == 0 ||
+            url_decode_segment(request->arena, segments[i], &request->params[request->param_count]))
+            return false;
+        request->param_count++;
+    }
+    return true;
+}
+
+/* A HEAD request goes where GET goes; the server drops the body. */
+static bool method_fits(const char *method, struct str asked)
+{
+    return str_equal(asked, str_from(method)) ||
+           (str_equal(asked, STR("HEAD")) && strcmp(method, "GET") == 0);
+}
+
+/* Finds the route; `allow` gets the methods that the path has. False when the path is not known. */
+static bool find_route(struct request *request, size_t surface, char *allow, size_t allow_size)
+{
+    struct str segments[SEGMENTS_MAX];
+    size_t count;
+    bool known = false;
+    if (!cut(request->path, segments, &count))
+        return false;
+    size_t used = 0;
+    for (struct pattern *pattern = gate.patterns[surface]; pattern->route; pattern++) {
+        if (!fits(pattern, segments, count))
+            continue;
+        if (!request->route && method_fits(pattern->route->method, request->http->head->method)) {
+            if (!take_params(request, pattern, segments))
+                return false;
+            request->route = pattern->route;
+        }
+        known = true;
+        int length =
+            snprintf(allow + used, allow_size - used, "%s%s", used ? ", " : "", pattern->route->method);
+        used += length > 0 ? (size_t)length : 0;
+    }
+    return known;
+}
+
+/* ---- a request ---- */
+
+static bool id_is_fine(struct str id)
+{
+    if (id.size < 1 || id.size > 128)
+        return false;
+    for (size_t i = 0; i < id.size; i++) {
+        char c = id.at[i];
+        bool fine = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' ||
+                    c == '_' || c == '-';
+        if (!fine)
+            return false;
+    }
+    return true;
+}
+
+static struct request *request_of(struct http_request *http)
+{
+    if (http->owner)
+        return http->owner;
+    struct request *request = arena_zalloc(&http->arena, sizeof *request);
+    http->owner = request;
+    request->http = http;
+    request->arena = &http->arena;
+    request->surface = gate.surfaces[gate.count - 1];
+    struct str given = http1_header(http->head, "x-request-id");
+    if (id_is_fine(given)) {
+        request->id = given;
+    } else {
+        id_request(request->id_text);
+        request->id = str_of(request->id_text, ID_REQUEST_SIZE - 1);
+    }
+    http_add_header(http, STR("X-Request-Id"), request->id);
+    return request;
+}
+
+static void put_number(struct request *request, const char *name, uint64_t value)
+{
+    char *text = arena_alloc(request->arena, 20);
+    http_add_header(request->http, str_from(name), str_of(text, format_u64(text, value)));
+}
+
+/* False when the request is over its limit, or has been cancelled; it has been answered then. */
+static bool within_limit(struct request *request)
+{
+    const struct limit_policy *policy = request->surface->limit ? request->surface->limit() : NULL;
+    if (!policy || request->route->flags & ROUTE_UNLIMITED)
+        return true;
+    struct limit_verdict verdict;
+    int result = limit_take(policy, gate_client(request), &verdict);
+    if (result) {
+        reply_failure(request, result);
+        return false;
+    }
+    put_number(request, "X-RateLimit-Limit", verdict.limit);
+    put_number(request, "X-RateLimit-Remaining", verdict.remaining);
+    put_number(request, "X-RateLimit-Reset", (uint64_t)verdict.reset_unix_s);
+    if (verdict.allowed)
+        return true;
+    put_number(request, "Retry-After", verdict.retry_after_s);
+    metric_add(M_LIMITED, 1);
+    reply_error(request, ERROR_RATE_LIMITED, NULL);
+    return false;
+}
+
+void gate_handle(struct http_request *http)
+{
+    struct request *request = request_of(http);
+    struct url_target target;
+    if (url_parse_target(http->head->target, &target) != 0) {
+        reply_error(request, ERROR_BAD_REQUEST, "The request's path can't be read");
+        return;
+    }
+    request->path = target.path;
+    request->query = target.query;
+    size_t surface = find_surface(request->path);
+    request->surface = gate.surfaces[surface];
+    char *allow = arena_alloc(request->arena, 64);
+    allow[0] = '\0';
+    bool known = find_route(request, surface, allow, 64);
+    if (gate_cors(request, known ? allow : NULL))
+        return;
+    if (!known) {
+        reply_error(request, ERROR_NOT_FOUND, NULL);
+        return;
+    }
+    if (!request->route) {
+        reply_header(request, "Allow", allow);
+        reply_error(request, ERROR_METHOD_NOT_ALLOWED, NULL);
+        return;
+    }
+    fiber_set_name(request->route->path);
+    if (!within_limit(request))
+        return;
+    if (request->surface->authenticate && !(request->route->flags & ROUTE_OPEN) &&
+        !request->surface->authenticate(request))
+        return;
+    request->route->handler(request);
+}
+
+void gate_malformed(struct http_request *http, int status, const char *reason)
+{
+    static const enum api_error by_status[] = {ERROR_REQUEST_TIMEOUT, ERROR_URI_TOO_LONG,
+                                               ERROR_HEADERS_TOO_LARGE, ERROR_METHOD_NOT_ALLOWED,
+                                               ERROR_VERSION};
+    struct request *request = request_of(http);
+    if (http->head->target.size && http->head->target.at[0] == '/')
+        request->surface = gate.surfaces[find_surface(http->head->target)];
+    enum api_error error = ERROR_BAD_REQUEST;
+    for (size_t i = 0; i < ARRAY_SIZE(by_status); i++)
+        if (api_errors[by_status[i]].status == status)
+            error = by_status[i];
+    reply_error(request, error, error == ERROR_BAD_REQUEST ? reason : NULL);
+}
+
+/* ---- the log line ---- */
+
+static unsigned surface_index(const struct surface *surface)
+{
+    for (unsigned i = 0; i < gate.count; i++)
+        if (gate.surfaces[i] == surface)
+            return i;
+    UNREACHABLE();
+}
+
+static void log_request(const struct request *request, uint64_t us)
+{
+    const struct http_request *http = request->http;
+    struct buf *line = log_line_begin(LOG_INFO, "request");
+    buf_add_literal(line, ",\"id\":\"");
+    buf_add_str(line, request->id); /* checked, or ours: needs no escaping */
+    buf_add_literal(line, "\",\"surface\":\"");
+    buf_add_text(line, request->surface->name);
+    buf_add_literal(line, "\",\"route\":\"");
+    if (request->route) {
+        buf_add_text(line, request->route->method);
+        buf_add_char(line, ' ');
+        buf_add_text(line, request->route->path);
+    }
+    buf_add_literal(line, "\",\"status\":");
+    buf_add_u64(line, (uint64_t)http->status);
+    buf_add_literal(line, ",\"us\":");
+    buf_add_u64(line, us);
+    buf_add_literal(line, ",\"bytes\":");
+    buf_add_u64(line, http->bytes);
+    buf_add_literal(line, ",\"peer\":\"");
+    buf_add_str(line, http_peer_text(http));
+    buf_add_char(line, '"');
+    if (request->principal.key_id) {
+        buf_add_literal(line, ",\"account\":");
+        buf_add_i64(line, request->principal.account_id);
+        buf_add_literal(line, ",\"key\":");
+        buf_add_i64(line, request->principal.key_id);
+    }
+    if (!request->route && request->path.at) {
+        buf_add_literal(line, ",\"path\":");
+        escape_json(line, str_of(request->path.at, request->path.size < 256 ? request->path.size : 256));
+    }
+    if (request->why) {
+        buf_add_literal(line, ",\"why\":\"");
+        buf_add_text(line, request->why);
+        buf_add_char(line, '"');
+    }
+    log_line_end();
+}
+
+void gate_ended(struct http_request *http)
+{
+    struct request *request = request_of(http);
+    uint64_t us = (clock_now_ns() - http->start_ns) / 1000;
+    metric_add_slot(M_REQUESTS, (unsigned)(http->status / 100 - 1) % 5, 1);
+    metric_observe_us(M_REQUEST_SECONDS, surface_index(request->surface), us);
+    if (config->log_requests && log_enabled(LOG_INFO))
+        log_request(request, us);
+}

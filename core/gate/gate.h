@@ -1,0 +1,170 @@
+#ifndef CORE_GATE_GATE_H
+#define CORE_GATE_GATE_H
+
+#include "core/domain/key.h"
+#include "core/net/http.h"
+#include "core/store/limit.h"
+#include "proto/json.h"
+#include "proto/url.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/*
+ * The gate: what every request goes through, in this order: request id, surface by path, CORS, route (404, 405),
+ * rate limit, authentication, handler, log line. A surface is a row of data, and so is a route.
+ */
+
+struct request;
+
+/* Every error that the gate and the handlers give: one table. */
+/* clang-format off */
+#define API_ERRORS(X) \
+    X(BAD_REQUEST,         400, "bad_request",         "Bad request") \
+    X(INVALID_JSON,        400, "invalid_json",        "The body is not valid JSON") \
+    X(INVALID_PARAMETER,   400, "invalid_parameter",   "A parameter is missing or invalid") \
+    X(UNAUTHORIZED,        401, "unauthorized",        "API key required") \
+    X(INVALID_KEY,         401, "invalid_api_key",     "Invalid API key") \
+    X(FORBIDDEN,           403, "forbidden",           "Forbidden") \
+    X(NOT_FOUND,           404, "not_found",           "Not found") \
+    X(METHOD_NOT_ALLOWED,  405, "method_not_allowed",  "Method not allowed") \
+    X(REQUEST_TIMEOUT,     408, "request_timeout",     "The request took too long to arrive") \
+    X(BODY_TOO_LARGE,      413, "body_too_large",      "The body is too large") \
+    X(URI_TOO_LONG,        414, "uri_too_long",        "The request line is too long") \
+    X(UNSUPPORTED_TYPE,    415, "unsupported_media_type", "Content-Type must be application/json") \
+    X(RATE_LIMITED,        429, "rate_limit_exceeded", "Too many requests") \
+    X(HEADERS_TOO_LARGE,   431, "headers_too_large",   "The request's header is too large") \
+    X(INTERNAL,            500, "internal_error",      "Internal error") \
+    X(BAD_GATEWAY,         502, "bad_gateway",         "The pod's answer could not be used") \
+    X(UNAVAILABLE,         503, "service_unavailable", "Temporarily unavailable, please try again") \
+    X(TIMED_OUT,           503, "timed_out",           "This took too long, please try again") \
+    X(VERSION,             505, "http_version",        "HTTP version not supported") \
+    X(STORAGE_FULL,        507, "storage_full",        "There is no room left")
+/* clang-format on */
+
+enum api_error {
+#define API_ERROR_ID(id, status, code, message) ERROR_##id,
+    API_ERRORS(API_ERROR_ID)
+#undef API_ERROR_ID
+        API_ERROR_COUNT
+};
+
+struct api_error_row {
+    int status;
+    const char *code;
+    const char *message;
+};
+extern const struct api_error_row api_errors[API_ERROR_COUNT];
+
+enum { ROUTE_PARAMS_MAX = 4 };
+
+enum route_flags {
+    ROUTE_OPEN = 1,      /* no authentication */
+    ROUTE_UNLIMITED = 2, /* no rate limit */
+};
+
+/* A row of a surface's table. `path` has segments in braces for parameters: "/session/{uuid}/chat". */
+struct route {
+    const char *method;
+    const char *path;
+    void (*handler)(struct request *request);
+    const char *help;
+    unsigned flags;
+};
+
+struct surface {
+    const char *name;
+    const char *const *prefixes; /* path prefixes, each a first segment like "/session"; NULL-terminated */
+    const struct route *routes;
+    size_t route_count;
+    /* Puts the surface's error body into `out`. `message` is for people. */
+    void (*render_error)(struct buf *out, int status, const char *code, const char *message);
+    /* Sets request->principal. False when it has replied itself. May wait. NULL: every route is open. */
+    bool (*authenticate)(struct request *request);
+    /* The policy for each client address, or NULL. Called at each request, so that it may follow a setting. */
+    const struct limit_policy *(*limit)(void);
+};
+
+struct request {
+    struct http_request *http;
+    struct arena *arena; /* the request's */
+    const struct surface *surface;
+    const struct route *route; /* NULL when none fits */
+    struct str id;             /* X-Request-Id */
+    struct str path;
+    struct str query;
+    struct str params[ROUTE_PARAMS_MAX]; /* decoded, in the order of the path */
+    size_t param_count;
+    struct principal principal;
+    const char *why; /* the error's code, for the log; NULL when all went well */
+    char id_text[24];
+    char client_text[64];
+};
+
+/* ---- set up, once ---- */
+
+/* Checks and compiles the surfaces' tables; they must outlive the program's servers. `error` gets one line. The
+ * last surface answers for every path that no other has. */
+int gate_init(const struct surface *const *surfaces, size_t count, char *error, size_t error_size) MUST_USE;
+/* Frees what gate_init made. */
+void gate_clear(void);
+/* Every route, one a line. */
+void gate_print_routes(FILE *out);
+
+/* ---- for http_server_options ---- */
+
+void gate_handle(struct http_request *http);
+void gate_ended(struct http_request *http);
+void gate_malformed(struct http_request *http, int status, const char *reason);
+
+/* ---- for handlers ---- */
+
+/* Replies with the error of the table; `message` NULL: the table's text. */
+void reply_error(struct request *request, enum api_error error, const char *message);
+/* The same for a negative errno value of a store: -ENOTCONN and its like become 503 with Retry-After, -ECANCELED
+ * (the client left, or the deadline) 503, anything else 500. */
+void reply_failure(struct request *request, int result);
+
+/* An answer is built in a buffer of the loop's and sent by reply_end, which gives the buffer back:
+ *     struct reply reply = reply_begin(request);
+ *     json_put_str(&reply.json, "uuid", id);
+ *     reply_end(&reply, 200);
+ */
+struct reply {
+    struct request *request;
+    struct buf body;
+    struct json_out json; /* inside an object already */
+};
+void reply_begin(struct reply *reply, struct request *request);
+void reply_end(struct reply *reply, int status);
+
+void reply_header(struct request *request, const char *name, const char *value);
+
+/* Time as the API writes it: "2025-11-10T12:00:00Z"; 0 gives null. */
+void json_put_time(struct json_out *out, const char *name, int64_t unix_ms);
+
+/* The body as a JSON object. NULL when it has replied itself. Waits. */
+const struct json *request_json(struct request *request);
+/* A member that must be a string of `least` to `most` characters (code points), valid UTF-8 and without NUL. Replies
+ * and returns false when it is not. */
+bool request_string(struct request *request, const struct json *body, const char *name, size_t least,
+                    size_t most, struct str *value);
+/* Query parameters `limit` (1 to most) and `cursor` (opaque to clients: a number of ours). Replies and returns false
+ * when they can't be read. */
+bool request_page(struct request *request, int64_t most, int64_t first, int64_t *limit, int64_t *cursor);
+/* "wait=N" of the Prefer field (RFC 7240), at most `most`; 0 when absent. */
+int64_t request_prefer_wait(struct request *request, int64_t most);
+
+/* ---- parts of the gate, in files of their own ---- */
+
+/* Who the client is: the peer, or what a trusted proxy says. IPv6 as its /64. Into request->client_text. */
+struct str gate_client(struct request *request);
+int gate_client_init(char *error, size_t error_size) MUST_USE;
+
+/* Adds the CORS fields; true when it has replied (a preflight). `allow` lists the path's methods. */
+bool gate_cors(struct request *request, const char *allow);
+int gate_cors_init(char *error, size_t error_size) MUST_USE;
+void gate_cors_clear(void);
+
+#endif

@@ -1,0 +1,101 @@
+/* What a handler reads of a request: JSON body, paging, preferences. */
+#include "core/gate/gate.h"
+
+#include "core/base/config.h"
+
+#include <errno.h>
+
+static bool is_json_type(struct str type)
+{
+    if (!type.at)
+        return true; /* the seeds' own curl lines send none */
+    struct str media;
+    str_split(&type, ';', &media);
+    return str_equal_nocase(str_trim(media), STR("application/json"));
+}
+
+static void reply_body_error(struct request *request, int result)
+{
+    switch (result) {
+    case -EMSGSIZE: reply_error(request, ERROR_BODY_TOO_LARGE, NULL); return;
+    case -ETIMEDOUT: reply_error(request, ERROR_REQUEST_TIMEOUT, NULL); return;
+    case -EBADMSG: reply_error(request, ERROR_BAD_REQUEST, "The body's framing is broken"); return;
+    default: reply_failure(request, result);
+    }
+}
+
+const struct json *request_json(struct request *request)
+{
+    if (!is_json_type(http1_header(request->http->head, "content-type"))) {
+        reply_error(request, ERROR_UNSUPPORTED_TYPE, NULL);
+        return NULL;
+    }
+    struct str text;
+    int result = http_body(request->http, (size_t)config->max_body_bytes, &text);
+    if (result) {
+        reply_body_error(request, result);
+        return NULL;
+    }
+    const char *error = NULL;
+    const struct json *body = json_read(request->arena, text, &error);
+    if (!body) {
+        reply_error(request, ERROR_INVALID_JSON, arena_printf(request->arena, "Invalid JSON: %s", error));
+        return NULL;
+    }
+    if (json_type_of(body) != JSON_OBJECT) {
+        reply_error(request, ERROR_INVALID_JSON, "The body must be a JSON object");
+        return NULL;
+    }
+    return body;
+}
+
+bool request_string(struct request *request, const struct json *body, const char *name, size_t least,
+                    size_t most, struct str *value)
+{
+    *value = json_string(json_member(body, name));
+    size_t length = value->at ? str_utf8_length(*value) : 0;
+    const char *problem = NULL;
+    if (!value->at)
+        problem = arena_printf(request->arena, "%s is required and must be a string", name);
+    else if (length < least || length > most)
+        problem = arena_printf(request->arena, "%s must have %zu to %zu characters", name, least, most);
+    else if (memchr(value->at, '\0', value->size))
+        problem = arena_printf(request->arena, "%s must not contain NUL", name);
+    if (problem)
+        reply_error(request, ERROR_INVALID_PARAMETER, problem);
+    return !problem;
+}
+
+bool request_page(struct request *request, int64_t most, int64_t first, int64_t *limit, int64_t *cursor)
+{
+    struct str text;
+    *limit = most < 50 ? most : 50;
+    *cursor = first;
+    if (url_query(request->arena, request->query, "limit", &text) &&
+        (!str_to_i64(text, limit) || *limit < 1 || *limit > most)) {
+        reply_error(
+            request, ERROR_INVALID_PARAMETER,
+            arena_printf(request->arena, "limit must be a whole number from 1 to %lld", (long long)most));
+        return false;
+    }
+    if (url_query(request->arena, request->query, "cursor", &text) &&
+        (!str_to_i64(text, cursor) || *cursor < 0)) {
+        reply_error(request, ERROR_INVALID_PARAMETER, "cursor must be the next_cursor of an earlier answer");
+        return false;
+    }
+    return true;
+}
+
+int64_t request_prefer_wait(struct request *request, int64_t most)
+{
+    struct str list = http1_header(request->http->head, "prefer");
+    struct str piece;
+    while (str_split(&list, ',', &piece)) {
+        struct str preference = str_trim(piece);
+        uint64_t seconds;
+        if (preference.size > 5 && str_equal_nocase(str_of(preference.at, 5), STR("wait=")) &&
+            str_to_u64(str_of(preference.at + 5, preference.size - 5), &seconds))
+            return seconds < (uint64_t)most ? (int64_t)seconds : most;
+    }
+    return 0;
+}

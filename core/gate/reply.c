@@ -1,0 +1,73 @@
+/* Answers: JSON bodies, the table of errors, and what a store's error means to a client. */
+#include "core/gate/gate.h"
+
+#include "core/base/clock.h"
+
+#include <errno.h>
+
+const struct api_error_row api_errors[API_ERROR_COUNT] = {
+#define API_ERROR_ROW(id, status_, code_, message_)                                                          \
+    {.status = (status_), .code = (code_), .message = (message_)},
+    API_ERRORS(API_ERROR_ROW)
+#undef API_ERROR_ROW
+};
+
+void reply_header(struct request *request, const char *name, const char *value)
+{
+    http_add_header(request->http, str_from(name), str_from(value));
+}
+
+void reply_begin(struct reply *reply, struct request *request)
+{
+    reply->request = request;
+    reply->body = http_spare_take();
+    reply->json = json_out_to(&reply->body);
+    json_open(&reply->json, '{');
+}
+
+void reply_end(struct reply *reply, int status)
+{
+    json_close(&reply->json, '}');
+    buf_add_char(&reply->body, '\n');
+    reply_header(reply->request, "Content-Type", "application/json");
+    http_answer(reply->request->http, status, buf_str(&reply->body));
+    http_spare_give(&reply->body);
+}
+
+void reply_error(struct request *request, enum api_error error, const char *message)
+{
+    const struct api_error_row *row = &api_errors[error];
+    struct buf body = http_spare_take();
+    request->why = row->code;
+    request->surface->render_error(&body, row->status, row->code, message ? message : row->message);
+    reply_header(request, "Content-Type", "application/json");
+    http_answer(request->http, row->status, buf_str(&body));
+    http_spare_give(&body);
+}
+
+void reply_failure(struct request *request, int result)
+{
+    switch (result) {
+    case -ENOTCONN:
+    case -ECONNRESET:
+    case -EAGAIN:
+    case -ETIMEDOUT:
+        reply_header(request, "Retry-After", "1");
+        reply_error(request, ERROR_UNAVAILABLE, NULL);
+        return;
+    case -ECANCELED:
+        reply_header(request, "Retry-After", "1");
+        reply_error(request, ERROR_TIMED_OUT, NULL);
+        return;
+    default: reply_error(request, ERROR_INTERNAL, NULL);
+    }
+}
+
+void json_put_time(struct json_out *out, const char *name, int64_t unix_ms)
+{
+    char text[CLOCK_ISO_SIZE];
+    if (unix_ms)
+        json_put_text(out, name, clock_format_iso(text, unix_ms));
+    else
+        json_put_null(out, name);
+}

@@ -1,0 +1,24 @@
+/* The pod's surface: only its own machine reaches it, so it asks for no key. */
+#include "handlers/pod/pod.h"
+
+static const struct route routes[] = {
+    {"GET", "/health", pod_health, "200 once the pod is ready", 0},
+    {"POST", "/chat", pod_chat_message, "A message from the user", 0},
+};
+
+static void render_error(struct buf *out, int status, const char *code, const char *message)
+{
+    (void)status;
+    (void)code;
+    struct json_out json = json_out_to(out);
+    json_open(&json, '{');
+    json_put_text(&json, "error", message);
+    json_close(&json, '}');
+}
+
+const struct surface surface_pod = {
+    .name = "pod",
+    .routes = routes,
+    .route_count = ARRAY_SIZE(routes),
+    .render_error = render_error,
+};

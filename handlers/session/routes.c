@@ -1,0 +1,109 @@
+/* The session surface: its table, its key, its errors. */
+#include "handlers/session/session.h"
+
+#include "core/base/config.h"
+
+#include <errno.h>
+
+static const char *const prefixes[] = {"/session", NULL};
+
+static const struct route routes[] = {
+    {"POST", "/session/create", session_create, "Make a session; its pod sleeps", 0},
+    {"GET", "/session", session_list, "The key's sessions, newest first (?user_id=, limit, cursor)", 0},
+    {"GET", "/session/{uuid}/status", session_status, "State, pods that are ready, messages that wait", 0},
+    {"POST", "/session/{uuid}/wake", session_wake, "Wake the pod", 0},
+    {"POST", "/session/{uuid}/sleep", session_sleep, "Put the pod to sleep once it has no work", 0},
+    {"POST", "/session/{uuid}/chat", session_chat,
+     "A message to the pod; kept while it sleeps (Prefer: wait=N)", 0},
+    {"GET", "/session/{uuid}/messages", session_messages,
+     "Messages and answers, oldest first (limit, cursor)", 0},
+    {"DELETE", "/session/{uuid}", session_delete, "End the session, its pod and its workspace", 0},
+};
+
+static void render_error(struct buf *out, int status, const char *code, const char *message)
+{
+    (void)status;
+    (void)code;
+    struct json_out json = json_out_to(out);
+    json_open(&json, '{');
+    json_put_text(&json, "error", message);
+    json_close(&json, '}');
+    buf_add_char(out, '\n');
+}
+
+static bool authenticate(struct request *request)
+{
+    struct str key = http1_header(request->http->head, "x-api-key");
+    if (key.size == 0) {
+        reply_error(request, ERROR_UNAUTHORIZED, NULL);
+        return false;
+    }
+    int result = key_verify(key, "session", &request->principal);
+    if (result == -EACCES)
+        reply_error(request, ERROR_INVALID_KEY, NULL);
+    else if (result)
+        reply_failure(request, result);
+    return result == 0;
+}
+
+static const struct limit_policy *limit(void)
+{
+    static _Thread_local struct limit_policy policy = {.name = "session", .window_s = 60};
+    policy.limit = (uint64_t)config->session_rate;
+    return &policy;
+}
+
+const struct surface surface_session = {
+    .name = "session",
+    .prefixes = prefixes,
+    .routes = routes,
+    .route_count = ARRAY_SIZE(routes),
+    .render_error = render_error,
+    .authenticate = authenticate,
+    .limit = limit,
+};
+
+/* Ids are checked before they become part of a key or a statement. */
+bool session_uuid(struct request *request, struct str *uuid)
+{
+    *uuid = request->params[0];
+    bool fine = uuid->size >= 8 && uuid->size <= 63;
+    for (size_t i = 0; fine && i < uuid->size; i++) {
+        char c = uuid->at[i];
+        fine = (c >= 'a' && c <= 'z') || (i > 0 && c >= '0' && c <= '9');
+    }
+    if (!fine)
+        session_failure(request, -ENOENT);
+    return fine;
+}
+
+void session_failure(struct request *request, int result)
+{
+    switch (result) {
+    case -ENOENT: reply_error(request, ERROR_NOT_FOUND, "Session not found"); return;
+    case -EBUSY:
+        reply_header(request, "Retry-After", "10");
+        reply_error(request, ERROR_UNAVAILABLE, "The pod could not be started; try again later");
+        return;
+    case -ENOSPC:
+        reply_header(request, "Retry-After", "10");
+        reply_error(request, ERROR_RATE_LIMITED, "Too many messages are waiting for this pod");
+        return;
+    default: reply_failure(request, result);
+    }
+}
+
+const char *session_status_name(const struct instance *instance)
+{
+    switch (instance->state) {
+    case INSTANCE_ASLEEP:
+        if (instance->desired)
+            return "waking";
+        return instance->woken ? "sleeping" : "created";
+    case INSTANCE_WAKING: return "waking";
+    case INSTANCE_AWAKE: return "active";
+    case INSTANCE_DRAINING: return "sleeping";
+    case INSTANCE_FAILED: return "failed";
+    }
+    UNREACHABLE();
+}

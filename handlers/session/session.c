@@ -1,0 +1,167 @@
+/* A session as a resource: create, list, status, delete. */
+#include "handlers/session/session.h"
+
+#include "core/base/clock.h"
+#include "core/base/config.h"
+#include "core/store/bell.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+enum { DELETE_WAIT_MS = 15000 };
+
+/* User ids stand in listings and logs: no control characters. */
+static bool is_printable(struct str text)
+{
+    for (size_t i = 0; i < text.size; i++)
+        if ((unsigned char)text.at[i] < 0x20 || text.at[i] == 0x7f)
+            return false;
+    return true;
+}
+
+/* POST /session/create */
+void session_create(struct request *request)
+{
+    const struct json *body = request_json(request);
+    struct str user_id;
+    if (!body || !request_string(request, body, "user_id", 1, INSTANCE_USER_MAX, &user_id))
+        return;
+    if (!is_printable(user_id)) {
+        reply_error(request, ERROR_INVALID_PARAMETER, "user_id must not contain control characters");
+        return;
+    }
+    struct instance instance;
+    int result =
+        instance_create(request->arena, request->principal.account_id, "session", user_id, &instance);
+    if (result) {
+        session_failure(request, result);
+        return;
+    }
+    struct reply reply;
+    reply_begin(&reply, request);
+    json_put_str(&reply.json, "uuid", instance.id);
+    json_put_str(&reply.json, "user_id", instance.user_id);
+    json_put_text(&reply.json, "status", "created");
+    json_put_time(&reply.json, "created_at", instance.created_ms);
+    reply_end(&reply, 201);
+}
+
+static int replicas(const struct instance *instance)
+{
+    return instance->state == INSTANCE_AWAKE || instance->state == INSTANCE_DRAINING ? 1 : 0;
+}
+
+/* GET /session/{uuid}/status */
+void session_status(struct request *request)
+{
+    struct str uuid;
+    if (!session_uuid(request, &uuid))
+        return;
+    struct instance instance;
+    int result = instance_get(request->arena, request->principal.account_id, uuid, &instance);
+    if (result) {
+        session_failure(request, result);
+        return;
+    }
+    bool awake = instance.state == INSTANCE_AWAKE;
+    struct reply reply;
+    reply_begin(&reply, request);
+    json_put_str(&reply.json, "uuid", instance.id);
+    json_key(&reply.json, "session");
+    json_open(&reply.json, '{');
+    json_put_str(&reply.json, "user_id", instance.user_id);
+    json_put_text(&reply.json, "status", session_status_name(&instance));
+    json_put_time(&reply.json, "created_at", instance.created_ms);
+    json_put_time(&reply.json, "last_activity", instance.last_activity_ms);
+    if (instance.fail_reason.at)
+        json_put_str(&reply.json, "failure", instance.fail_reason);
+    json_close(&reply.json, '}');
+    json_put_int(&reply.json, "queue_length", instance.queued);
+    json_put_int(&reply.json, "replicas", replicas(&instance));
+    json_put_int(&reply.json, "connections", instance.lease_until_ms > clock_wall_ms() ? 1 : 0);
+    json_put_time(&reply.json, "sleeps_at",
+                  awake ? instance.last_activity_ms + config->idle_timeout_s * 1000 : 0);
+    json_put_text(&reply.json, "timestamp", clock_iso_now());
+    reply_end(&reply, 200);
+}
+
+/* GET /session */
+void session_list(struct request *request)
+{
+    int64_t limit;
+    int64_t cursor;
+    if (!request_page(request, SESSION_PAGE_MAX, INT64_MAX, &limit, &cursor))
+        return;
+    struct str user_id = STR_NONE;
+    if (url_query(request->arena, request->query, "user_id", &user_id) && !str_is_utf8(user_id)) {
+        reply_error(request, ERROR_INVALID_PARAMETER, "user_id must be UTF-8");
+        return;
+    }
+    struct instance *instances;
+    size_t count;
+    int64_t next;
+    int result = instance_list(request->arena, request->principal.account_id, "session", user_id, cursor,
+                               limit, &instances, &count, &next);
+    if (result) {
+        session_failure(request, result);
+        return;
+    }
+    struct reply reply;
+    reply_begin(&reply, request);
+    json_key(&reply.json, "sessions");
+    json_open(&reply.json, '[');
+    for (size_t i = 0; i < count; i++) {
+        json_open(&reply.json, '{');
+        json_put_str(&reply.json, "uuid", instances[i].id);
+        json_put_str(&reply.json, "user_id", instances[i].user_id);
+        json_put_text(&reply.json, "status", session_status_name(&instances[i]));
+        json_put_int(&reply.json, "replicas", replicas(&instances[i]));
+        json_put_time(&reply.json, "created_at", instances[i].created_ms);
+        json_put_time(&reply.json, "last_activity", instances[i].last_activity_ms);
+        json_close(&reply.json, '}');
+    }
+    json_close(&reply.json, ']');
+    json_put_str(&reply.json, "next_cursor",
+                 next ? str_from(arena_printf(request->arena, "%lld", (long long)next)) : STR_NONE);
+    reply_end(&reply, 200);
+}
+
+/* Waits until the worker has removed everything, so that the answer's words are true; for a bounded time, since the
+ * deletion itself is committed. */
+static void wait_until_gone(struct bell_ear *ear, struct str uuid)
+{
+    uint64_t deadline_ns = clock_in_ms(DELETE_WAIT_MS);
+    bool gone = false;
+    while (!gone && clock_now_ns() < deadline_ns) {
+        uint64_t look_ns = clock_in_ms(BELL_LOOK_MS);
+        if (bell_ear_wait(ear, "the pod's end", look_ns < deadline_ns ? look_ns : deadline_ns) ==
+                -ECANCELED ||
+            instance_is_gone(uuid, &gone))
+            return;
+    }
+}
+
+/* DELETE /session/{uuid} */
+void session_delete(struct request *request)
+{
+    struct str uuid;
+    if (!session_uuid(request, &uuid))
+        return;
+    struct bell_ear ear;
+    bell_ear_open(&ear, uuid);
+    int result =
+        instance_delete(request->arena, request->principal.account_id, uuid, str_from(bell_address()));
+    if (result == 0)
+        wait_until_gone(&ear, uuid);
+    bell_ear_close(&ear);
+    if (result) {
+        session_failure(request, result);
+        return;
+    }
+    struct reply reply;
+    reply_begin(&reply, request);
+    json_put_str(&reply.json, "uuid", uuid);
+    json_put_text(&reply.json, "status", "terminated");
+    json_put_text(&reply.json, "message", "Session and all resources deleted");
+    reply_end(&reply, 200);
+}
