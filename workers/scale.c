@@ -1,0 +1,218 @@
+/*
+ * The scale job. It never says "one more": it looks at the row and at the pod and takes the next step from what is
+ * to what is desired, until they agree. So it can be repeated from any point at which a worker died.
+ *
+ *   desired  state                 pod      step
+ *   (deleted)                      any      stop, remove the workspace, remove the row
+ *   1        awake                 alive    agreed
+ *   1        draining              alive    awake again
+ *   1        anything else                  waking; start or adopt; ready; awake
+ *   0        awake or draining     alive    draining; wait for deliveries; stop; asleep
+ *   0        anything else         any      stop what may be left; asleep
+ *   0        asleep, failed        none     agreed
+ */
+#include "workers/scale.h"
+
+#include "core/base/clock.h"
+#include "core/base/config.h"
+#include "core/base/crash.h"
+#include "core/base/crypto.h"
+#include "core/base/log.h"
+#include "core/base/metrics.h"
+#include "core/domain/instance.h"
+#include "core/run/fiber.h"
+#include "workers/pool.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+enum {
+    DRAIN_POLL_MS = 20,
+    DRAIN_MAX_MS = 5000, /* for messages that were accepted before the sleep was asked for */
+    PORT_TRIES = 32,
+    STEPS_MAX = 16,
+};
+
+static const struct pod_driver *driver;
+
+void scale_use(const struct pod_driver *used)
+{
+    driver = used;
+}
+
+/* ---- up ---- */
+
+static bool port_range(int64_t *first, int64_t *last)
+{
+    struct str rest = str_from(config->pod_ports);
+    struct str low;
+    return str_split(&rest, '-', &low) && str_to_i64(low, first) && rest.at && str_to_i64(rest, last) &&
+           *first > 0 && *last <= 65535 && *first <= *last;
+}
+
+/* Reserves a port in the row; the unique index says whether it is free among pods. */
+static int to_waking(struct job *job, struct instance *instance)
+{
+    int64_t first;
+    int64_t last;
+    if (!port_range(&first, &last))
+        return job_fail(job, -EINVAL, "POD_PORT_RANGE must be FIRST-LAST, within 1-65535");
+    int result = -EEXIST;
+    for (int i = 0; result == -EEXIST && i < PORT_TRIES; i++) {
+        uint32_t random;
+        crypto_random(&random, sizeof random);
+        result = instance_to_waking(job, first + random % (last - first + 1), instance);
+    }
+    if (result == -EEXIST)
+        return job_fail(job, result, "no port is free in POD_PORT_RANGE");
+    return result;
+}
+
+static int start_failed(struct job *job, struct instance *instance, int result, const char *step)
+{
+    struct str reason =
+        str_from(arena_printf(job->arena, "the pod did not start: %s: %s", step, log_errno(result)));
+    metric_add(M_POD_START_FAILURES, 1);
+    LOG(WARN, "a pod did not start", LOG_STR("instance", job->key), LOG_TEXT("step", step), LOG_ERRNO(result),
+        LOG_INT("tries", job->tries + 1));
+    int stopped = driver->stop(job->key.at);
+    if (stopped)
+        return job_fail(job, stopped, "a pod that did not become ready could not be stopped");
+    if (job->tries + 1 >= job_policies[JOB_SCALE].tries)
+        return instance_to_failed(job, reason, instance);
+    return job_fail(job, result, "%.*s", STR_ARG(reason));
+}
+
+static int wake(struct job *job, struct instance *instance)
+{
+    int result = to_waking(job, instance);
+    if (result)
+        return result;
+    CRASH_POINT("scale-waking");
+    const struct pod_spec spec = {
+        .instance_id = job->key.at,
+        .generation = instance->generation,
+        .port = (int)instance->port,
+    };
+    struct pod pod;
+    uint64_t began_ns = clock_now_ns();
+    result = driver->start(&spec, &pod);
+    if (result == -ECANCELED)
+        return result;
+    if (result)
+        return start_failed(job, instance, result, "start");
+    CRASH_POINT("scale-started");
+    result = pod_wait_ready(driver, spec.instance_id, pod.port);
+    if (result == -ECANCELED)
+        return result;
+    if (result)
+        return start_failed(job, instance, result, "ready");
+    metric_add(pod.adopted ? M_POD_ADOPTED : M_POD_STARTS, 1);
+    metric_observe_us(M_POD_WAKE_SECONDS, 0, (clock_now_ns() - began_ns) / 1000);
+    CRASH_POINT("scale-ready");
+    result = instance_to_awake(job, pod.pid, pod.started_at, pod.port, instance);
+    LOG(INFO, "pod awake", LOG_STR("instance", job->key), LOG_INT("pid", pod.pid), LOG_INT("port", pod.port),
+        LOG_BOOL("adopted", pod.adopted), LOG_INT("ms", (clock_now_ns() - began_ns) / CLOCK_MS));
+    CRASH_POINT("scale-awake");
+    return result;
+}
+
+/* ---- down ---- */
+
+/* Messages that were accepted before are delivered first; for a bounded time, for the pod may be stuck. */
+static int wait_for_deliveries(struct job *job, struct instance *instance)
+{
+    uint64_t deadline_ns = clock_in_ms(DRAIN_MAX_MS);
+    for (;;) {
+        int result = instance_load(job->arena, job->key, instance);
+        if (result)
+            return result;
+        bool quiet = instance->queued == 0 && instance->lease_until_ms < clock_wall_ms();
+        if (quiet || instance->desired || instance->deleted || clock_now_ns() > deadline_ns)
+            return 0;
+        result = fiber_sleep_ms(DRAIN_POLL_MS);
+        if (result)
+            return result;
+    }
+}
+
+static int to_sleep(struct job *job, struct instance *instance)
+{
+    int result = driver->stop(job->key.at);
+    if (result)
+        return job_fail(job, result, "the pod could not be stopped");
+    CRASH_POINT("scale-stopped");
+    metric_add(M_POD_STOPS, 1);
+    result = instance_to_asleep(job, STR_NONE, instance);
+    if (result == 0)
+        LOG(INFO, "pod asleep", LOG_STR("instance", job->key));
+    return result;
+}
+
+static int drain(struct job *job, struct instance *instance)
+{
+    int result = instance_to_draining(job, instance);
+    if (result == -EAGAIN)
+        return instance_load(job->arena, job->key, instance); /* it is wanted again */
+    if (result)
+        return result;
+    CRASH_POINT("scale-draining");
+    result = wait_for_deliveries(job, instance);
+    if (result || instance->desired || instance->deleted)
+        return result;
+    return to_sleep(job, instance);
+}
+
+static int end(struct job *job, struct instance *instance)
+{
+    int result = driver->stop(job->key.at);
+    if (result == 0)
+        result = driver->destroy(job->key.at);
+    if (result)
+        return job_fail(job, result, "the pod could not be removed");
+    (void)instance;
+    return instance_remove(job);
+}
+
+/* ---- the loop ---- */
+
+static bool pod_lives(struct job *job)
+{
+    struct pod pod;
+    return driver->alive(job->key.at) || driver->find(job->key.at, &pod) == 0;
+}
+
+/* One step; *agreed when nothing is left to do. `instance` is fresh before and after. */
+static int step(struct job *job, struct instance *instance, bool *agreed)
+{
+    bool alive = pod_lives(job);
+    if (instance->deleted) {
+        *agreed = true;
+        return end(job, instance);
+    }
+    if (instance->desired == 0) {
+        bool up = instance->state == INSTANCE_AWAKE || instance->state == INSTANCE_DRAINING;
+        if (up && alive)
+            return drain(job, instance);
+        *agreed = !alive && (instance->state == INSTANCE_ASLEEP || instance->state == INSTANCE_FAILED);
+        return *agreed ? 0 : to_sleep(job, instance);
+    }
+    if (alive && instance->state == INSTANCE_DRAINING)
+        return instance_undrain(job, instance);
+    *agreed = alive && instance->state == INSTANCE_AWAKE;
+    return *agreed ? 0 : wake(job, instance);
+}
+
+int scale_run(struct job *job)
+{
+    struct instance instance;
+    int result = instance_load(job->arena, job->key, &instance);
+    if (result)
+        return result == -ENOENT ? 0 : result;
+    bool agreed = false;
+    for (int i = 0; i < STEPS_MAX && result == 0 && !agreed && !job->finished; i++)
+        result = step(job, &instance, &agreed);
+    if (result || job->finished)
+        return result;
+    return agreed ? 0 : -EAGAIN;
+}
