@@ -20,7 +20,10 @@ uint64_t clock_now_ns(void)
 
 uint64_t clock_in_ms(uint64_t ms)
 {
-    return clock_now_ns() + ms * CLOCK_MS;
+    uint64_t at_ns;
+    if (__builtin_mul_overflow(ms, CLOCK_MS, &at_ns) || __builtin_add_overflow(at_ns, clock_now_ns(), &at_ns))
+        return CLOCK_NEVER;
+    return at_ns;
 }
 
 int64_t clock_wall_ms(void)

@@ -12,7 +12,7 @@
 
 /* Nanoseconds of CLOCK_MONOTONIC. */
 uint64_t clock_now_ns(void);
-/* The moment `ms` milliseconds from now, in clock_now_ns() terms. */
+/* The moment `ms` milliseconds from now, in clock_now_ns() terms; CLOCK_NEVER when it is past counting. */
 uint64_t clock_in_ms(uint64_t ms);
 /* Milliseconds and seconds since 1970, UTC. */
 int64_t clock_wall_ms(void);

@@ -21,17 +21,6 @@ const struct setting settings[] = {
 };
 const size_t setting_count = ARRAY_SIZE(settings);
 
-static const struct config defaults = {
-#define SETTING_DEFAULT_TEXT(field, text) .field = (text),
-#define SETTING_DEFAULT_SECRET(field, text) .field = (text),
-#define SETTING_DEFAULT_NUMBER(field, text)
-#define SETTING_DEFAULT_SWITCH(field, text)
-#define SETTING_DEFAULT(type, field, name, fallback, least, most, help)                                      \
-    SETTING_DEFAULT_##type(field, fallback)
-    SETTINGS(SETTING_DEFAULT)
-#undef SETTING_DEFAULT
-};
-
 static struct config loaded;
 static char *owned[ARRAY_SIZE(settings)];
 
@@ -56,11 +45,12 @@ static int set(size_t index, const char *value, char *error, size_t error_size)
     switch (setting->type) {
     case SETTING_TEXT:
     case SETTING_SECRET: {
+        char *copy = mem_strdup(value); /* first: `value` may be the text that it replaces */
         if (owned[index]) {
             crypto_wipe(owned[index], strlen(owned[index]));
             free(owned[index]);
         }
-        owned[index] = mem_strdup(value);
+        owned[index] = copy;
         memcpy(field, &owned[index], sizeof owned[index]);
         return 0;
     }
@@ -143,6 +133,10 @@ static int load_file(const char *path, char *error, size_t error_size)
         result = load_line(line, reason, sizeof reason);
         if (result)
             snprintf(error, error_size, "%s:%d: %s", path, number, reason);
+    }
+    if (result == 0 && ferror(file)) {
+        snprintf(error, error_size, "can't read %s: %s", path, strerror(errno));
+        result = -EINVAL;
     }
     if (line)
         crypto_wipe(line, capacity);
@@ -228,5 +222,5 @@ void config_clear(void)
         free(owned[i]);
         owned[i] = NULL;
     }
-    loaded = defaults;
+    memset(&loaded, 0, sizeof loaded);
 }

@@ -88,7 +88,7 @@ struct setting {
 extern const struct setting settings[];
 extern const size_t setting_count;
 
-/* The loaded settings; all defaults before config_load. */
+/* The loaded settings; zero before config_load. */
 extern const struct config *config;
 
 /*

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 static const char hex_digits[] = "0123456789abcdef";
+static const char upper_hex_digits[] = "0123456789ABCDEF";
 
 /* What stands behind the backslash for a byte below 0x20, '"' or '\\'; 0: nothing to escape; 'u': \u00XX. */
 static char short_escape(unsigned char c)
@@ -30,26 +31,37 @@ static void escape_byte(struct buf *out, unsigned char c, char letter)
     buf_add(out, code, sizeof code);
 }
 
+/* The size of the character at `at`; 0 when it is not UTF-8. */
+static size_t character_size(const char *at, size_t left)
+{
+    unsigned char first = (unsigned char)*at;
+    size_t size = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    return size <= left && str_is_utf8(str_of(at, size)) ? size : 0;
+}
+
 void escape_json(struct buf *out, struct str text)
 {
     buf_reserve(out, text.size + 2);
     buf_add_char(out, '"');
     bool valid = str_is_utf8(text);
     size_t start = 0;
-    for (size_t i = 0; i < text.size; i++) {
+    size_t step = 1;
+    for (size_t i = 0; i < text.size; i += step) {
         unsigned char c = (unsigned char)text.at[i];
         char letter = short_escape(c);
-        bool bad = !valid && c >= 0x80;
-        if (!letter && !bad)
+        step = valid ? 1 : character_size(text.at + i, text.size - i);
+        if (!letter && step)
             continue;
         buf_add(out, text.at + start, i - start);
-        start = i + 1;
-        if (bad)
-            buf_add_literal(out, "\\ufffd");
-        else
+        if (letter)
             escape_byte(out, c, letter);
+        else
+            buf_add_literal(out, "\\ufffd");
+        step = 1;
+        start = i + 1;
     }
-    buf_add(out, text.at + start, text.size - start);
+    if (start < text.size)
+        buf_add(out, text.at + start, text.size - start);
     buf_add_char(out, '"');
 }
 
@@ -106,7 +118,7 @@ void escape_percent_encode(struct buf *out, struct str text)
             buf_add_char(out, (char)c);
             continue;
         }
-        char code[3] = {'%', hex_digits[c >> 4], hex_digits[c & 15]};
+        char code[3] = {'%', upper_hex_digits[c >> 4], upper_hex_digits[c & 15]};
         buf_add(out, code, sizeof code);
     }
 }

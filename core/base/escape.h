@@ -14,7 +14,7 @@ void escape_hex(char *out, const void *bytes, size_t size);
  * -EINVAL on a bad escape or a %00. `plus_is_space` for query strings. */
 int escape_percent_decode(char *out, struct str text, bool plus_is_space);
 
-/* Percent-encodes everything but the unreserved characters. */
+/* Percent-encodes everything but the unreserved characters, in upper case as RFC 3986 §2.1 wants it. */
 void escape_percent_encode(struct buf *out, struct str text);
 
 #endif

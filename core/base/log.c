@@ -14,6 +14,7 @@
 #include "core/base/list.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -74,7 +75,11 @@ static void write_all(const char *at, size_t size)
     while (size) {
         ssize_t written = write(STDERR_FILENO, at, size);
         if (written < 0) {
-            if (errno == EINTR || errno == EAGAIN)
+            if (errno == EINTR)
+                continue;
+            /* stderr may be a pipe that somebody else has made non-blocking. */
+            struct pollfd room = {.fd = STDERR_FILENO, .events = POLLOUT};
+            if (errno == EAGAIN && poll(&room, 1, -1) > 0)
                 continue;
             return; /* nobody listens; there is no one to tell */
         }

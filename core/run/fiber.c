@@ -205,6 +205,10 @@ static void fiber_end(struct fiber *fiber)
 #if defined(__SANITIZE_THREAD__)
     __tsan_destroy_fiber(fiber->tsan);
 #endif
+#if defined(__SANITIZE_ADDRESS__)
+    /* entry() and switch_to_loop() never returned: their redzones would be found by the stack's next user. */
+    ASAN_UNPOISON_MEMORY_REGION(fiber->stack, STACK_SIZE);
+#endif
     MAGIC_CLEAR(fiber);
     list_remove(&fiber->all);
     loop->fiber_count--;
@@ -243,19 +247,14 @@ static bool resume(struct fiber *fiber)
     return true;
 }
 
-static void on_again(uv_idle_t *handle)
-{
-    (void)handle;
-}
-
 static void make_ready(struct fiber *fiber)
 {
     if (fiber->is_ready)
         return;
     fiber->is_ready = true;
     list_push_back(&fiber->loop->ready, &fiber->ready);
-    if (!fiber->loop->running && !uv_is_active((uv_handle_t *)&fiber->loop->again))
-        uv_idle_start(&fiber->loop->again, on_again);
+    if (!fiber->loop->running)
+        loop_turn_again(fiber->loop);
 }
 
 struct fiber *fiber_start(struct loop *loop, const char *name, fiber_run *run, void *arg)
@@ -268,7 +267,10 @@ struct fiber *fiber_start(struct loop *loop, const char *name, fiber_run *run, v
 struct fiber *fiber_start_now(struct loop *loop, const char *name, fiber_run *run, void *arg)
 {
     struct fiber *fiber = fiber_take(loop, name, run, arg);
-    return resume(fiber) ? NULL : fiber;
+    bool ended = resume(fiber);
+    if (!list_empty(&loop->ready) || !list_empty(&loop->flushes))
+        loop_turn_again(loop); /* what it asked for while it ran is not ours to run here */
+    return ended ? NULL : fiber;
 }
 
 struct main_task {
@@ -374,6 +376,7 @@ static void suspend(struct fiber *fiber, const char *what)
     fiber->suspended = true;
     switch_to_loop(fiber);
     fiber->suspended = false;
+    fiber->what = "nothing: it runs";
 }
 
 int wait_for(struct wait *wait, const char *what, uint64_t deadline_ns)
@@ -426,8 +429,42 @@ int fiber_yield(void)
     if (is_canceled(fiber))
         return -ECANCELED;
     make_ready(fiber);
+    fiber->since_ns = clock_now_ns();
     suspend(fiber, "yield");
     return 0;
+}
+
+/* Moves all of a list, so that what is added meanwhile waits for the next round. */
+static void take_all(struct link *from, struct link *to)
+{
+    list_init(to);
+    struct link *item;
+    while ((item = list_pop_front(from)) != NULL)
+        list_push_back(to, item);
+}
+
+static void run_fibers(struct loop *loop)
+{
+    struct link now;
+    take_all(&loop->ready, &now);
+    struct link *item;
+    while ((item = list_pop_front(&now)) != NULL) {
+        struct fiber *fiber = LIST_ENTRY(item, struct fiber, ready);
+        fiber->is_ready = false;
+        resume(fiber);
+    }
+}
+
+static void run_flushes(struct loop *loop)
+{
+    struct link now;
+    take_all(&loop->flushes, &now);
+    struct link *item;
+    while ((item = list_pop_front(&now)) != NULL) {
+        struct flush *flush = LIST_ENTRY(item, struct flush, link);
+        flush->asked = false;
+        flush->run(flush);
+    }
 }
 
 void fiber_run_ready(struct loop *loop)
@@ -435,29 +472,14 @@ void fiber_run_ready(struct loop *loop)
     for (int pass = 0; pass < PASSES_MAX; pass++) {
         if (list_empty(&loop->ready) && list_empty(&loop->flushes))
             break;
-        struct link now;
-        list_init(&now);
-        struct link *item;
-        while ((item = list_pop_front(&loop->ready)) != NULL)
-            list_push_back(&now, item);
-        while ((item = list_pop_front(&now)) != NULL) {
-            struct fiber *fiber = LIST_ENTRY(item, struct fiber, ready);
-            fiber->is_ready = false;
-            resume(fiber);
-        }
-        if (!list_empty(&loop->ready) && pass + 1 < PASSES_MAX)
-            continue; /* what they add to the sockets goes out with the rest */
-        while ((item = list_pop_front(&loop->flushes)) != NULL) {
-            struct flush *flush = LIST_ENTRY(item, struct flush, link);
-            flush->asked = false;
-            flush->run(flush);
-        }
+        run_fibers(loop);
+        /* What ready fibers add to the sockets goes out with the rest. */
+        if (list_empty(&loop->ready) || pass + 1 == PASSES_MAX)
+            run_flushes(loop);
     }
-    bool left = !list_empty(&loop->ready) || !list_empty(&loop->flushes);
-    bool active = uv_is_active((uv_handle_t *)&loop->again);
-    if (left && !active)
-        uv_idle_start(&loop->again, on_again);
-    else if (!left && active)
+    if (!list_empty(&loop->ready) || !list_empty(&loop->flushes))
+        loop_turn_again(loop);
+    else
         uv_idle_stop(&loop->again);
 }
 
@@ -537,6 +559,7 @@ void group_done(struct group *group)
 
 int group_wait(struct group *group, const char *what, uint64_t deadline_ns)
 {
+    CHECK(group->waiter == NULL);
     if (group->count == 0)
         return 0;
     struct wait wait = WAIT_INIT;

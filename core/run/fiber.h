@@ -97,7 +97,7 @@ void semaphore_init(struct semaphore *semaphore, unsigned count);
 int semaphore_acquire(struct semaphore *semaphore, const char *what, uint64_t deadline_ns) MUST_USE;
 void semaphore_release(struct semaphore *semaphore);
 
-/* A number of fibers that somebody waits for. */
+/* A number of fibers that one other waits for. */
 struct group {
     unsigned count;
     struct wait *waiter;

@@ -38,6 +38,12 @@ static void on_again(uv_idle_t *handle)
     (void)handle;
 }
 
+void loop_turn_again(struct loop *loop)
+{
+    if (!uv_is_active((uv_handle_t *)&loop->again))
+        uv_idle_start(&loop->again, on_again);
+}
+
 static void on_posted(uv_async_t *handle)
 {
     struct loop *loop = handle->data;
@@ -116,12 +122,12 @@ static void name_living_fibers(struct loop *loop)
 void loop_close(struct loop *loop)
 {
     CHECK(self == loop);
+    on_posted(&loop->posted);
     if (!list_empty(&loop->fibers)) {
         name_living_fibers(loop);
         CHECK(list_empty(&loop->fibers));
     }
     fiber_pool_clear(loop);
-    on_posted(&loop->posted);
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->check, NULL);
     uv_close((uv_handle_t *)&loop->again, NULL);
@@ -155,9 +161,8 @@ void loop_flush_later(struct loop *loop, struct flush *flush)
         return;
     flush->asked = true;
     list_push_back(&loop->flushes, &flush->link);
-    /* Outside a turn (before loop_run) nothing else would wake the loop. */
-    if (!loop->running && !uv_is_active((uv_handle_t *)&loop->again))
-        uv_idle_start(&loop->again, on_again);
+    if (!loop->running)
+        loop_turn_again(loop);
 }
 
 void loop_flush_forget(struct flush *flush)

@@ -79,6 +79,9 @@ struct flush {
 };
 
 void loop_flush_later(struct loop *loop, struct flush *flush);
+/* For fiber.c: the loop takes another turn and does not block before it. */
+void loop_turn_again(struct loop *loop);
+
 /* Takes a pending flush back; safe on one that was never asked for. */
 void loop_flush_forget(struct flush *flush);
 

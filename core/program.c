@@ -1,0 +1,173 @@
+/* What the programs have in common: settings, stores, the metrics listener. */
+#include "core/program.h"
+
+#include "core/base/clock.h"
+#include "core/base/config.h"
+#include "core/base/crypto.h"
+#include "core/base/log.h"
+#include "core/domain/key.h"
+#include "core/net/fetch.h"
+#include "core/run/fiber.h"
+#include "core/store/bell.h"
+#include "core/store/limit.h"
+#include "core/store/pg.h"
+#include "core/store/redis.h"
+#include "proto/prometheus.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+
+enum { STORES_WAIT_MS = 15000 };
+
+bool program_settings(const char *program, const char *env_file)
+{
+    char error[512];
+    crypto_init();
+    if (config_load(env_file, error, sizeof error) == 0)
+        return true;
+    fprintf(stderr, "wakegate %s: %s\n", program, error);
+    return false;
+}
+
+static enum log_level log_level(void)
+{
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (strcmp(names[i], config->log_level) == 0)
+            return (enum log_level)i;
+    return LOG_INFO;
+}
+
+void program_begin(const char *program)
+{
+    const struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    signal(SIGPIPE, SIG_IGN);
+    fetch_init();
+    log_open(program, log_level());
+}
+
+bool program_open_stores(struct loop *loop)
+{
+    char error[512];
+    if (redis_open_loop(loop, error, sizeof error) != 0 || pg_open_loop(loop, error, sizeof error) != 0) {
+        LOG(ERROR, "stores can't be opened", LOG_TEXT("why", error));
+        return false;
+    }
+    bell_open_loop(loop);
+    return true;
+}
+
+static int check_stores(char *error, size_t error_size)
+{
+    uint64_t deadline_ns = clock_in_ms(STORES_WAIT_MS);
+    if (redis_wait_ready(redis_shared(), deadline_ns)) {
+        snprintf(error, error_size, "Redis (REDIS_URL) does not answer");
+        return -ENOTCONN;
+    }
+    if (pg_wait_ready(deadline_ns)) {
+        snprintf(error, error_size, "PostgreSQL (DATABASE_URL) does not answer");
+        return -ENOTCONN;
+    }
+    return redis_check_server(error, error_size);
+}
+
+struct migrate_task {
+    char error[512];
+    int result;
+};
+
+static void check_migrations(void *arg)
+{
+    struct migrate_task *task = arg;
+    task->result = migrate_check(task->error, sizeof task->error);
+}
+
+bool program_check_stores(const char *program)
+{
+    struct migrate_task task = {.result = 0};
+    int result = check_stores(task.error, sizeof task.error);
+    if (result == 0) {
+        thread_run("migrations", check_migrations, &task);
+        result = task.result;
+    }
+    if (result)
+        fprintf(stderr, "wakegate %s: %s\n", program, task.error);
+    return result == 0;
+}
+
+void program_close_stores(struct loop *loop)
+{
+    fiber_hold();
+    bell_close_loop(loop);
+    limit_close_loop(loop);
+    key_close_loop(loop);
+    fetch_close_loop(loop);
+    pg_close_loop(loop);
+    redis_close_loop(loop);
+    fiber_release();
+}
+
+/* ---- metrics ---- */
+
+static void answer_metrics(struct http_request *request)
+{
+    struct str path = request->head->target;
+    if (!str_equal(path, STR("/metrics"))) {
+        http_answer(request, 404, STR("only /metrics is here\n"));
+        return;
+    }
+    struct buf body = http_spare_take();
+    prometheus_write(&body);
+    http_add_header(request, STR("Content-Type"), STR("text/plain; version=0.0.4; charset=utf-8"));
+    http_answer(request, 200, buf_str(&body));
+    http_spare_give(&body);
+}
+
+static void metrics_ended(struct http_request *request)
+{
+    (void)request;
+}
+
+static void metrics_malformed(struct http_request *request, int status, const char *reason)
+{
+    http_answer(request, status, str_from(reason));
+}
+
+bool program_open_metrics(struct loop *loop, struct http_server **server)
+{
+    *server = NULL;
+    struct str where = str_from(config->metrics_listen);
+    if (where.size == 0)
+        return true;
+    char address[64] = "";
+    int64_t port = -1;
+    const char *colon = strrchr(config->metrics_listen, ':');
+    if (colon && (size_t)(colon - where.at) < sizeof address) {
+        memcpy(address, where.at, (size_t)(colon - where.at));
+        if (!str_to_i64(str_from(colon + 1), &port))
+            port = -1;
+    }
+    const struct http_server_options options = {
+        .address = address,
+        .port = (int)port,
+        .max_connections = 64,
+        .handle = answer_metrics,
+        .ended = metrics_ended,
+        .malformed = metrics_malformed,
+    };
+    int result = port < 0 || port > 65535 ? -EINVAL : http_server_open(loop, &options, server);
+    if (result)
+        fprintf(stderr, "wakegate: METRICS_LISTEN can't be listened on: %s\n", log_errno(result));
+    return result == 0;
+}
+
+void program_close_metrics(struct http_server *server)
+{
+    if (!server)
+        return;
+    http_server_drain(server, clock_now_ns());
+    http_server_close(server);
+}

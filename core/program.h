@@ -1,0 +1,38 @@
+#ifndef CORE_PROGRAM_H
+#define CORE_PROGRAM_H
+
+#include "core/net/http.h"
+#include "core/run/loop.h"
+
+#include <stdbool.h>
+
+/* What the programs (serve, work, admin, migrate) have in common. */
+
+/* Loads the settings; false after one line on stderr. */
+bool program_settings(const char *program, const char *env_file);
+
+/* What a process that holds secrets does first: no core dumps of them, SIGPIPE ignored, the log begun. */
+void program_begin(const char *program);
+
+/* Opens the loop's connections to Redis and PostgreSQL; false after a line in the log. */
+bool program_open_stores(struct loop *loop);
+/* Waits until both are there and fit (Redis evicts nothing, the database is migrated); false after a line on
+ * stderr. On a fiber. */
+bool program_check_stores(const char *program);
+/* Waits. Closes all that modules keep in the loop's slots. On a fiber. */
+void program_close_stores(struct loop *loop);
+
+/* A listener for /metrics alone (METRICS_LISTEN). *server is NULL when the setting is empty. False after a line on
+ * stderr. */
+bool program_open_metrics(struct loop *loop, struct http_server **server);
+void program_close_metrics(struct http_server *server);
+
+/* The subcommands; each returns the process's exit status. argv[0] is the subcommand's name. */
+int serve_main(int argc, char **argv);
+int work_main(int argc, char **argv);
+int pod_main(int argc, char **argv);
+int admin_main(int argc, char **argv);
+int migrate_main(int argc, char **argv);
+int routes_main(int argc, char **argv);
+
+#endif

@@ -1,0 +1,24 @@
+/* Signals as callbacks on a loop. */
+#include "core/run/signal.h"
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct signal_watch *watch = handle->data;
+    (void)number;
+    watch->run(watch->arg);
+}
+
+void signal_open(struct loop *loop, struct signal_watch *watch, int number, void (*run)(void *arg), void *arg)
+{
+    watch->run = run;
+    watch->arg = arg;
+    CHECK(uv_signal_init(&loop->uv, &watch->handle) == 0);
+    watch->handle.data = watch;
+    CHECK(uv_signal_start(&watch->handle, on_signal, number) == 0);
+    uv_unref((uv_handle_t *)&watch->handle);
+}
+
+void signal_close(struct signal_watch *watch)
+{
+    uv_close((uv_handle_t *)&watch->handle, NULL);
+}

@@ -1,0 +1,512 @@
+/*
+ * `wakegate up`: what is started in which order, and stopped in which.
+ *
+ *     PostgreSQL ──▶ migrate ──┬──▶ serve ───────────────┬──▶ "Wakegate listens on ..."
+ *     Redis ───────────────────┼──▶ work, work ...       │
+ *                              └──▶ admin key create ────┘   (once)
+ *
+ * Stopping goes the other way: serve answers what it has, the workers end their jobs, then the servers go. Every
+ * child gets a signal when this process dies, so that none is left behind when it is killed. Pods are the
+ * workers' children, not ours, and outlive them.
+ */
+#include "core/up.h"
+
+#include "core/base/arena.h"
+#include "core/base/clock.h"
+#include "core/base/config.h"
+#include "core/base/crypto.h"
+#include "core/run/fiber.h"
+#include "core/up_listen.h"
+#include "core/up_part.h"
+#include "core/up_place.h"
+#include "core/up_postgres.h"
+#include "core/up_redis.h"
+#include "core/up_say.h"
+#include "core/up_settings.h"
+#include "proto/json.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    WORKERS_MAX = 64,
+    SERVE_READY_MS = 60000,
+    SERVER_STOP_MS = 60000, /* for PostgreSQL and Redis */
+    DRAIN_EXTRA_MS = 5000,  /* what serve and work get over the time that requests and jobs have */
+    PORT_WAIT_MS = 500,     /* for the port of an earlier run that was killed this moment */
+    POLL_MS = 5,
+};
+
+struct options {
+    const char *data;
+    int port; /* -1: as in the settings */
+    int workers;
+    bool verbose;
+};
+
+struct up {
+    struct options options;
+    struct up_place place;
+    char program[PATH_MAX]; /* ours */
+    char *port_file;
+    int port; /* serve's; 0 until it has taken a free one */
+    struct up_listen listen;
+    struct part postgres;
+    struct part redis;
+    struct part serve;
+    struct part workers[WORKERS_MAX];
+    struct fiber *fiber;
+    uv_signal_t signals[3];
+    bool stopping;
+    bool failed;
+};
+
+/* ---- children that are this program ---- */
+
+/* The file that we were started from, or another name of it when it was replaced since. */
+static void find_program(char program[PATH_MAX])
+{
+    struct stat running, named;
+    ssize_t size = readlink("/proc/self/exe", program, PATH_MAX - 1);
+    program[size > 0 ? size : 0] = '\0';
+    if (stat("/proc/self/exe", &running) || stat(program, &named) || running.st_dev != named.st_dev ||
+        running.st_ino != named.st_ino)
+        strcpy(program, "/proc/self/exe");
+}
+
+static int prepare_serve(struct part *part, struct arena *arena, struct child_options *options)
+{
+    struct up *up = part->context;
+    unlink(up->port_file);
+    const char *argv[] = {"wakegate",    "serve",       "--env-file", up->place.settings,
+                          "--port-file", up->port_file, NULL};
+    const char *variables[] = {arena_printf(arena, "PORT=%d", up->port), NULL};
+    options->program = up->program;
+    options->argv = memcpy(arena_alloc(arena, sizeof argv), argv, sizeof argv);
+    options->variables = memcpy(arena_alloc(arena, sizeof variables), variables, sizeof variables);
+    return 0;
+}
+
+static int prepare_work(struct part *part, struct arena *arena, struct child_options *options)
+{
+    struct up *up = part->context;
+    const char *argv[] = {"wakegate", "work", "--env-file", up->place.settings, NULL};
+    options->program = up->program;
+    options->argv = memcpy(arena_alloc(arena, sizeof argv), argv, sizeof argv);
+    return 0;
+}
+
+/* The number in the file that serve writes when it listens, or 0. */
+static int read_port(const char *path)
+{
+    int port = 0;
+    char end = '\0';
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return 0;
+    if (fscanf(file, "%d%c", &port, &end) != 2 || end != '\n')
+        port = 0;
+    fclose(file);
+    return port;
+}
+
+static int wait_serve_ready(struct part *part)
+{
+    struct up *up = part->context;
+    uint64_t deadline_ns = clock_in_ms(SERVE_READY_MS);
+    int port;
+    while ((port = read_port(up->port_file)) == 0) {
+        if (child_ended(part->child))
+            return -ESRCH;
+        if (clock_now_ns() >= deadline_ns)
+            return -ETIMEDOUT;
+        int result = fiber_sleep_ms(POLL_MS);
+        if (result)
+            return result;
+    }
+    up->port = port; /* a free one is kept when serve is started again */
+    CHECK(up_listen_parse(&up->listen, config->listen_address, port) == 0);
+    return part_ask(part, (const struct sockaddr *)&up->listen.address, up->listen.size,
+                    STR("GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+                    STR("HTTP/1.1 200"), deadline_ns);
+}
+
+static const struct part_kind serve_kind = {
+    .prepare = prepare_serve,
+    .wait_ready = wait_serve_ready,
+    .death_signal = SIGKILL,
+    .stop_signal = SIGTERM,
+};
+
+static const struct part_kind work_kind = {
+    .prepare = prepare_work,
+    .death_signal = SIGKILL,
+    .stop_signal = SIGTERM,
+};
+
+static int run_migrations(struct up *up)
+{
+    char *log = up_path(up->place.log, "migrate.log");
+    const char *argv[] = {"wakegate", "migrate", "--env-file", up->place.settings, NULL};
+    int result = up_run("bring the database's schema up to date", log,
+                        &(struct child_options){.program = up->program, .argv = argv}, NULL);
+    free(log);
+    return result;
+}
+
+/* ---- the first key ---- */
+
+static int parse_key(struct str answer, struct arena *arena, struct str *key)
+{
+    const char *reason;
+    *key = json_string(json_member(json_read(arena, str_trim(answer), &reason), "key"));
+    if (key->size)
+        return 0;
+    up_say("can't make a key: `wakegate admin` did not answer with one");
+    return -EPROTO;
+}
+
+/* Its answer goes through memory only: the file of credentials alone keeps the key. */
+static int make_key(struct up *up, struct arena *arena, struct str *key)
+{
+    struct buf answer = {0};
+    char *log = up_path(up->place.log, "admin.log");
+    const char *argv[] = {"wakegate",         "admin",   "key",    "create", "--account", "demo",
+                          "--surface",        "session", "--name", "up",     "--json",    "--env-file",
+                          up->place.settings, NULL};
+    int result =
+        up_run("make a key", log, &(struct child_options){.program = up->program, .argv = argv}, &answer);
+    free(log);
+    if (result == 0)
+        result = parse_key(buf_str(&answer), arena, key);
+    if (answer.at)
+        crypto_wipe(answer.at, answer.capacity);
+    buf_clear(&answer);
+    return result;
+}
+
+/* ---- starting ---- */
+
+static void set_part(struct up *up, struct part *part, const struct part_kind *kind, const char *name,
+                     const char *log)
+{
+    bool server = kind == &up_postgres || kind == &up_redis;
+    *part = (struct part){
+        .kind = kind,
+        .name = name,
+        .log = up->options.verbose && !server ? NULL : up_path(up->place.log, log),
+        .context = server ? (void *)&up->place : (void *)up,
+        .stop_ms = server ? SERVER_STOP_MS : (uint64_t)config->drain_s * 1000 + DRAIN_EXTRA_MS,
+    };
+}
+
+static int check_port(struct up *up)
+{
+    const char *address = config->listen_address;
+    uint64_t deadline_ns = clock_in_ms(PORT_WAIT_MS);
+    for (;;) {
+        int result = up_listen_check_free(address, up->port);
+        if (result == -EINVAL)
+            up_say("LISTEN_ADDRESS must be an IPv4 or IPv6 address, not \"%.60s\"", address);
+        else if (result && (result != -EADDRINUSE || clock_now_ns() >= deadline_ns))
+            up_say("can't listen on port %d of %s: %s%s", up->port, address, strerror(-result),
+                   result == -EADDRINUSE ? " (--port N takes another, --port 0 a free one)" : "");
+        else if (result == 0)
+            return 0;
+        else
+            result = fiber_sleep_ms(POLL_MS);
+        if (result)
+            return result;
+    }
+}
+
+/* Folders, lock and settings; *needs_key when the database has no key that a client was told. */
+static int prepare(struct up *up, bool *needs_key)
+{
+    char error[UP_ERROR_SIZE];
+    bool new_secret = false;
+    bool have = false;
+    int result = up_place_open(&up->place, up->options.data, error);
+    if (result == 0)
+        result = up_settings_make(&up->place, &new_secret, error);
+    if (result == 0)
+        result = up_credentials_have_key(&up->place, &have, error);
+    if (result == 0)
+        result = config_load(up->place.settings, error, sizeof error);
+    if (result) {
+        up_say("%s", error);
+        return result;
+    }
+    bool new_database = up_postgres_is_new(&up->place);
+    *needs_key = !have || new_secret || new_database;
+    if (new_secret && !new_database)
+        up_say("settings.env had no ENCRYPTION_KEY: there is a new one, and keys made before no longer work");
+    up->port_file = up_path(up->place.run, "port");
+    up->port = up->options.port >= 0 ? up->options.port : (int)config->port;
+    return check_port(up);
+}
+
+static int start_servers(struct up *up)
+{
+    set_part(up, &up->postgres, &up_postgres, "PostgreSQL", "postgres.log");
+    set_part(up, &up->redis, &up_redis, "Redis", "redis.log");
+    part_begin(&up->postgres);
+    part_begin(&up->redis);
+    int result = part_wait_started(&up->postgres);
+    if (result == 0)
+        result = run_migrations(up);
+    return result ? result : part_wait_started(&up->redis);
+}
+
+static int start_ours(struct up *up, struct arena *arena, bool needs_key, struct str *key)
+{
+    set_part(up, &up->serve, &serve_kind, "serve", "serve.log");
+    part_begin(&up->serve);
+    for (int i = 0; i < up->options.workers; i++) {
+        set_part(up, &up->workers[i], &work_kind, "work", "work.log");
+        part_begin(&up->workers[i]);
+    }
+    int result = needs_key ? make_key(up, arena, key) : 0;
+    if (result == 0)
+        result = part_wait_started(&up->serve);
+    /* A worker gives no sign of being ready; one with bad settings has ended by now. */
+    for (int i = 0; result == 0 && i < up->options.workers; i++)
+        result = part_lives(&up->workers[i]) ? 0 : -ESRCH;
+    return result;
+}
+
+/* ---- telling ---- */
+
+/* As a word of a shell command. */
+static void add_word(struct buf *text, const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+:,@%";
+    if (word[strspn(word, plain)] == '\0') {
+        buf_add_text(text, word);
+        return;
+    }
+    buf_add_char(text, '\'');
+    for (; *word; word++)
+        if (*word == '\'')
+            buf_add_literal(text, "'\\''");
+        else
+            buf_add_char(text, *word);
+    buf_add_char(text, '\'');
+}
+
+static void tell(struct up *up, struct str url)
+{
+    struct buf text = {0};
+    buf_printf(&text, "Wakegate listens on %.*s\n", STR_ARG(url));
+    buf_printf(&text, "Credentials are in %s, settings in %s, logs in %s. Try:\n\n    . ",
+               up->place.credentials, up->place.settings, up->place.log);
+    add_word(&text, up->place.credentials);
+    buf_add_literal(&text, "\n    curl --json '{\"user_id\":\"ada\"}' -H \"X-API-Key: $SESSION_API_KEY\" "
+                           "$WAKEGATE_URL/session/create\n\nCtrl-C stops it.\n");
+    fwrite(text.at, 1, text.size, stdout);
+    fflush(stdout);
+    buf_clear(&text);
+}
+
+static int publish(struct up *up, struct str key)
+{
+    char error[UP_ERROR_SIZE];
+    struct buf url = {0};
+    up_listen_url(&up->listen, &url);
+    int result = up_credentials_save(&up->place, buf_str(&url), key, error);
+    if (result)
+        up_say("%s", error);
+    else
+        tell(up, buf_str(&url));
+    buf_clear(&url);
+    return result;
+}
+
+static int start_all(struct up *up)
+{
+    struct arena arena;
+    struct str key = STR_NONE;
+    bool needs_key = false;
+    arena_init(&arena);
+    int result = prepare(up, &needs_key);
+    if (result == 0)
+        result = start_servers(up);
+    if (result == 0)
+        result = start_ours(up, &arena, needs_key, &key);
+    if (result == 0)
+        result = publish(up, key);
+    if (key.size)
+        crypto_wipe((char *)(uintptr_t)key.at, key.size);
+    arena_clear(&arena);
+    return result;
+}
+
+/* ---- stopping ---- */
+
+static void free_part(struct part *part)
+{
+    free((char *)(uintptr_t)part->log);
+}
+
+static void stop_all(struct up *up)
+{
+    part_stop(&up->serve);
+    for (int i = 0; i < up->options.workers; i++)
+        part_cancel(&up->workers[i]);
+    for (int i = 0; i < up->options.workers; i++)
+        part_stop(&up->workers[i]);
+    part_cancel(&up->redis);
+    part_stop(&up->postgres);
+    part_stop(&up->redis);
+    free_part(&up->serve);
+    free_part(&up->redis);
+    free_part(&up->postgres);
+    for (int i = 0; i < up->options.workers; i++)
+        free_part(&up->workers[i]);
+}
+
+/* The first asks for an end in order; a second no longer waits for requests and jobs in work. */
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct up *up = handle->data;
+    (void)number;
+    if (!up->stopping) {
+        up->stopping = true;
+        up_say("stopping");
+        fiber_cancel(up->fiber);
+        return;
+    }
+    part_kill(&up->serve);
+    for (int i = 0; i < up->options.workers; i++)
+        part_kill(&up->workers[i]);
+}
+
+static void watch_signals(struct up *up)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+        struct sigaction before;
+        CHECK(uv_signal_init(&loop_self()->uv, &up->signals[i]) == 0);
+        up->signals[i].data = up;
+        /* nohup: to outlive the terminal was asked for. */
+        bool ignored = sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler == SIG_IGN;
+        if (numbers[i] != SIGHUP || !ignored)
+            CHECK(uv_signal_start(&up->signals[i], on_signal, numbers[i]) == 0);
+    }
+}
+
+static void run(void *arg)
+{
+    struct up *up = arg;
+    up->fiber = fiber_self();
+    watch_signals(up);
+    int result = start_all(up);
+    if (result == 0) {
+        struct wait forever = WAIT_INIT;
+        result = wait_for(&forever, "a signal", CLOCK_NEVER);
+    }
+    up->failed = result != -ECANCELED;
+    up->stopping = true;
+    fiber_hold();
+    stop_all(up);
+    fiber_release();
+    for (size_t i = 0; i < ARRAY_SIZE(up->signals); i++)
+        uv_close((uv_handle_t *)&up->signals[i], NULL);
+}
+
+/* ---- the command line ---- */
+
+static void print_usage(FILE *out)
+{
+    fputs(
+        "usage: wakegate up [--data DIR] [--port N] [--workers N] [--verbose]\n"
+        "\n"
+        "Runs everything on this machine, with a PostgreSQL and a Redis of its own, until Ctrl-C.\n"
+        "\n"
+        "  --data DIR     where data, logs, settings and credentials are (default .wakegate)\n"
+        "  --port N       listen on this port, 0 for a free one (default: PORT in DIR/settings.env, 8080 at first)\n"
+        "  --workers N    worker processes, 1 to 64 (default 1)\n"
+        "  --verbose      show the log of serve and work here, in place of DIR/log\n"
+        "\n"
+        "Settings are read from DIR/settings.env and the environment, which wins.\n",
+        out);
+}
+
+static int parse_number(const char *option, const char *text, int least, int most)
+{
+    uint64_t number;
+    if (str_to_u64(str_from(text), &number) && number >= (uint64_t)least && number <= (uint64_t)most)
+        return (int)number;
+    up_say("%s needs a whole number from %d to %d, not \"%.40s\"", option, least, most, text);
+    return -1;
+}
+
+/* 0, an exit status below zero to be negated, or 1 when the usage was all that was wanted. */
+static int parse_options(int argc, char **argv, struct options *options)
+{
+    static const struct option known[] = {
+        {"data", required_argument, NULL, 'd'},    {"port", required_argument, NULL, 'p'},
+        {"workers", required_argument, NULL, 'w'}, {"verbose", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
+    *options = (struct options){.data = ".wakegate", .port = -1, .workers = 1};
+    opterr = 0;
+    optind = 1;
+    int option;
+    while ((option = getopt_long(argc, argv, ":h", known, NULL)) != -1) {
+        switch (option) {
+        case 'd': options->data = optarg; break;
+        case 'p':
+            if ((options->port = parse_number("--port", optarg, 0, 65535)) < 0)
+                return -EXIT_FAILURE;
+            break;
+        case 'w':
+            if ((options->workers = parse_number("--workers", optarg, 1, WORKERS_MAX)) < 0)
+                return -EXIT_FAILURE;
+            break;
+        case 'v': options->verbose = true; break;
+        case 'h': print_usage(stdout); return 1;
+        default:
+            up_say(option == ':' ? "%s needs a value; --help shows how"
+                                 : "unknown option %s; --help shows what there is",
+                   argv[optind - 1]);
+            return -EXIT_FAILURE;
+        }
+    }
+    if (optind < argc) {
+        up_say("unexpected \"%.60s\"; --help shows what there is", argv[optind]);
+        return -EXIT_FAILURE;
+    }
+    return 0;
+}
+
+int up_main(int argc, char **argv)
+{
+    struct up *up = mem_zalloc(sizeof *up);
+    int result = parse_options(argc, argv, &up->options);
+    if (result) {
+        free(up);
+        return result < 0 ? -result : EXIT_SUCCESS;
+    }
+    up->place.lock = -1;
+    signal(SIGPIPE, SIG_IGN);
+    crypto_init();
+    up_settings_own_environment();
+    find_program(up->program);
+    struct loop loop;
+    loop_open(&loop, 0);
+    fiber_main(&loop, "up", run, up);
+    loop_close(&loop);
+    bool failed = up->failed;
+    up_place_close(&up->place);
+    free(up->port_file);
+    free(up);
+    config_clear();
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

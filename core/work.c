@@ -1,0 +1,159 @@
+/*
+ * `wakegate work`: the worker pool. Any number of them; this one looks after the pods of its machine.
+ *
+ *   SIGTERM, SIGINT   no new jobs, running ones may end (DRAIN_SECONDS), the rest are given back; pods live on
+ *   SIGUSR1           the suspended fibers, into the log
+ */
+#include "core/base/clock.h"
+#include "core/base/config.h"
+#include "core/base/log.h"
+#include "core/options.h"
+#include "core/program.h"
+#include "core/run/fiber.h"
+#include "core/run/signal.h"
+#include "workers/deliver.h"
+#include "workers/ping.h"
+#include "workers/pods/driver.h"
+#include "workers/pool.h"
+#include "workers/scale.h"
+#include "workers/sweep.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+static const struct job_handler handlers[] = {
+    {JOB_SCALE, scale_run},
+    {JOB_DELIVER, deliver_run},
+    {JOB_PING, ping_run},
+    {JOB_PING_VOLATILE, ping_run},
+};
+
+static struct {
+    struct loop loop;
+    const struct pod_driver *driver;
+    struct pool *pool;
+    struct http_server *metrics;
+    struct signal_watch signals[3];
+    bool stores_open;
+    bool driver_open;
+    bool sweeping;
+    bool closing;
+    bool failed;
+} work;
+
+static void close_worker(void *unused)
+{
+    (void)unused;
+    fiber_hold();
+    if (work.pool)
+        pool_drain(work.pool, clock_in_ms((uint64_t)config->drain_s * 1000));
+    if (work.sweeping)
+        sweep_close();
+    pool_close(work.pool);
+    if (work.driver_open)
+        work.driver->close();
+    program_close_metrics(work.metrics);
+    if (work.stores_open)
+        program_close_stores(&work.loop);
+    http_close_loop(&work.loop);
+    for (size_t i = 0; i < ARRAY_SIZE(work.signals); i++)
+        signal_close(&work.signals[i]);
+    fiber_release();
+    loop_stop(&work.loop);
+}
+
+static void on_terminate(void *unused)
+{
+    (void)unused;
+    if (work.closing)
+        return;
+    work.closing = true;
+    LOG(INFO, "draining", LOG_INT("seconds", config->drain_s));
+    fiber_start(&work.loop, "close", close_worker, NULL);
+}
+
+static void on_list(void *unused)
+{
+    (void)unused;
+    loop_log_fibers(&work.loop);
+}
+
+static bool open_all(void)
+{
+    char error[512];
+    if (!program_check_stores("work") || !program_open_metrics(&work.loop, &work.metrics))
+        return false;
+    if (work.driver->open(sweep_pod_ended, NULL, error, sizeof error)) {
+        fprintf(stderr, "wakegate work: %s\n", error);
+        return false;
+    }
+    work.driver_open = true;
+    scale_use(work.driver);
+    sweep_open(&work.loop, work.driver);
+    work.sweeping = true;
+    work.pool = pool_open(&work.loop, handlers, ARRAY_SIZE(handlers), error, sizeof error);
+    if (!work.pool)
+        fprintf(stderr, "wakegate work: %s\n", error);
+    return work.pool != NULL;
+}
+
+static void start(void *unused)
+{
+    (void)unused;
+    work.failed = !open_all();
+    if (work.failed)
+        on_terminate(NULL);
+    else
+        LOG(INFO, "working", LOG_INT("concurrency", config->worker_concurrency));
+}
+
+static bool settings_are_fit(void)
+{
+    const char *missing = !config->database_url[0] ? "DATABASE_URL"
+                          : !config->redis_url[0]  ? "REDIS_URL"
+                                                   : NULL;
+    if (missing)
+        fprintf(stderr, "wakegate work: %s must be set\n", missing);
+    return !missing;
+}
+
+int work_main(int argc, char **argv)
+{
+    const char *env_file = NULL;
+    bool help = false;
+    const struct option_row rows[] = {
+        {"--env-file", &env_file, NULL, "file of NAME=value lines; the environment wins"},
+        {"--help", NULL, &help, "this"},
+    };
+    if (options_read("work", argc, argv, rows, ARRAY_SIZE(rows), NULL, 0) < 0)
+        return 2;
+    if (help) {
+        puts("wakegate work: the worker pool\n\nOptions:");
+        options_help(rows, ARRAY_SIZE(rows));
+        puts("\nSettings, from the environment:");
+        config_print_help(stdout);
+        return 0;
+    }
+    if (!program_settings("work", env_file) || !settings_are_fit())
+        return 2;
+    program_begin("work");
+    work.driver = &pod_driver_process;
+    loop_open(&work.loop, 0);
+    fiber_guard_install();
+    signal_open(&work.loop, &work.signals[0], SIGTERM, on_terminate, NULL);
+    signal_open(&work.loop, &work.signals[1], SIGINT, on_terminate, NULL);
+    signal_open(&work.loop, &work.signals[2], SIGUSR1, on_list, NULL);
+    work.stores_open = program_open_stores(&work.loop);
+    if (work.stores_open) {
+        fiber_start(&work.loop, "start", start, NULL);
+    } else {
+        work.failed = true;
+        on_terminate(NULL);
+    }
+    loop_run(&work.loop);
+    loop_close(&work.loop);
+    LOG(INFO, "stopped", LOG_BOOL("clean", !work.failed));
+    log_close();
+    config_clear();
+    return work.failed ? 1 : 0;
+}
