@@ -15,7 +15,9 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/crypto.h"
+#include "core/options.h"
 #include "core/run/fiber.h"
+#include "core/run/signal.h"
 #include "core/up_listen.h"
 #include "core/up_part.h"
 #include "core/up_place.h"
@@ -26,7 +28,6 @@
 #include "proto/json.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -42,6 +43,7 @@ enum {
     DRAIN_EXTRA_MS = 5000,  /* what serve and work get over the time that requests and jobs have */
     PORT_WAIT_MS = 500,     /* for the port of an earlier run that was killed this moment */
     POLL_MS = 5,
+    EXIT_USAGE = 2,
 };
 
 struct options {
@@ -63,7 +65,10 @@ struct up {
     struct part serve;
     struct part workers[WORKERS_MAX];
     struct fiber *fiber;
-    uv_signal_t signals[3];
+    struct signal_watch interrupt;
+    struct signal_watch terminate;
+    struct signal_watch hangup;
+    bool hangs_up;
     bool stopping;
     bool failed;
 };
@@ -97,7 +102,7 @@ static int prepare_serve(struct part *part, struct arena *arena, struct child_op
 static int prepare_work(struct part *part, struct arena *arena, struct child_options *options)
 {
     struct up *up = part->context;
-    const char *argv[] = {"wakegate", "work", "--env-file", up->place.settings, NULL};
+    const char *argv[] = {"wakegate", "work", "--stop-pods", "--env-file", up->place.settings, NULL};
     options->program = up->program;
     options->argv = memcpy(arena_alloc(arena, sizeof argv), argv, sizeof argv);
     return 0;
@@ -373,10 +378,9 @@ static void stop_all(struct up *up)
 }
 
 /* The first asks for an end in order; a second no longer waits for requests and jobs in work. */
-static void on_signal(uv_signal_t *handle, int number)
+static void on_signal(void *arg)
 {
-    struct up *up = handle->data;
-    (void)number;
+    struct up *up = arg;
     if (!up->stopping) {
         up->stopping = true;
         up_say("stopping");
@@ -390,16 +394,14 @@ static void on_signal(uv_signal_t *handle, int number)
 
 static void watch_signals(struct up *up)
 {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
-    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
-        struct sigaction before;
-        CHECK(uv_signal_init(&loop_self()->uv, &up->signals[i]) == 0);
-        up->signals[i].data = up;
-        /* nohup: to outlive the terminal was asked for. */
-        bool ignored = sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler == SIG_IGN;
-        if (numbers[i] != SIGHUP || !ignored)
-            CHECK(uv_signal_start(&up->signals[i], on_signal, numbers[i]) == 0);
-    }
+    struct sigaction before;
+    /* nohup: to outlive the terminal was asked for. */
+    bool outlive = sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler == SIG_IGN;
+    signal_open(loop_self(), &up->interrupt, SIGINT, on_signal, up);
+    signal_open(loop_self(), &up->terminate, SIGTERM, on_signal, up);
+    up->hangs_up = !outlive;
+    if (up->hangs_up)
+        signal_open(loop_self(), &up->hangup, SIGHUP, on_signal, up);
 }
 
 static void run(void *arg)
@@ -417,82 +419,63 @@ static void run(void *arg)
     fiber_hold();
     stop_all(up);
     fiber_release();
-    for (size_t i = 0; i < ARRAY_SIZE(up->signals); i++)
-        uv_close((uv_handle_t *)&up->signals[i], NULL);
+    signal_close(&up->interrupt);
+    signal_close(&up->terminate);
+    if (up->hangs_up)
+        signal_close(&up->hangup);
 }
 
 /* ---- the command line ---- */
 
-static void print_usage(FILE *out)
+static bool parse_number(const char *option, const char *text, int least, int most, int *number)
 {
-    fputs(
-        "usage: wakegate up [--data DIR] [--port N] [--workers N] [--verbose]\n"
-        "\n"
-        "Runs everything on this machine, with a PostgreSQL and a Redis of its own, until Ctrl-C.\n"
-        "\n"
-        "  --data DIR     where data, logs, settings and credentials are (default .wakegate)\n"
-        "  --port N       listen on this port, 0 for a free one (default: PORT in DIR/settings.env, 8080 at first)\n"
-        "  --workers N    worker processes, 1 to 64 (default 1)\n"
-        "  --verbose      show the log of serve and work here, in place of DIR/log\n"
-        "\n"
-        "Settings are read from DIR/settings.env and the environment, which wins.\n",
-        out);
+    uint64_t value;
+    if (!text)
+        return true;
+    if (!str_to_u64(str_from(text), &value) || value < (uint64_t)least || value > (uint64_t)most) {
+        up_say("%s needs a whole number from %d to %d, not \"%.40s\"", option, least, most, text);
+        return false;
+    }
+    *number = (int)value;
+    return true;
 }
 
-static int parse_number(const char *option, const char *text, int least, int most)
+/* False when there is nothing to run: *status is the exit status then. */
+static bool parse_options(int argc, char **argv, struct options *options, int *status)
 {
-    uint64_t number;
-    if (str_to_u64(str_from(text), &number) && number >= (uint64_t)least && number <= (uint64_t)most)
-        return (int)number;
-    up_say("%s needs a whole number from %d to %d, not \"%.40s\"", option, least, most, text);
-    return -1;
-}
-
-/* 0, an exit status below zero to be negated, or 1 when the usage was all that was wanted. */
-static int parse_options(int argc, char **argv, struct options *options)
-{
-    static const struct option known[] = {
-        {"data", required_argument, NULL, 'd'},    {"port", required_argument, NULL, 'p'},
-        {"workers", required_argument, NULL, 'w'}, {"verbose", no_argument, NULL, 'v'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
+    const char *port = NULL;
+    const char *workers = NULL;
+    bool help = false;
+    const struct option_row rows[] = {
+        {"--data", &options->data, NULL, "folder of data, logs, settings and credentials (.wakegate)"},
+        {"--port", &port, NULL, "port to listen on, 0 for a free one (PORT in settings.env: 8080)"},
+        {"--workers", &workers, NULL, "worker processes, 1 to 64 (1)"},
+        {"--verbose", NULL, &options->verbose, "show the log of serve and work here, not in DIR/log"},
+        {"--help", NULL, &help, "this"},
+    };
     *options = (struct options){.data = ".wakegate", .port = -1, .workers = 1};
-    opterr = 0;
-    optind = 1;
-    int option;
-    while ((option = getopt_long(argc, argv, ":h", known, NULL)) != -1) {
-        switch (option) {
-        case 'd': options->data = optarg; break;
-        case 'p':
-            if ((options->port = parse_number("--port", optarg, 0, 65535)) < 0)
-                return -EXIT_FAILURE;
-            break;
-        case 'w':
-            if ((options->workers = parse_number("--workers", optarg, 1, WORKERS_MAX)) < 0)
-                return -EXIT_FAILURE;
-            break;
-        case 'v': options->verbose = true; break;
-        case 'h': print_usage(stdout); return 1;
-        default:
-            up_say(option == ':' ? "%s needs a value; --help shows how"
-                                 : "unknown option %s; --help shows what there is",
-                   argv[optind - 1]);
-            return -EXIT_FAILURE;
-        }
-    }
-    if (optind < argc) {
-        up_say("unexpected \"%.60s\"; --help shows what there is", argv[optind]);
-        return -EXIT_FAILURE;
-    }
-    return 0;
+    *status = EXIT_USAGE;
+    if (options_read("up", argc, argv, rows, ARRAY_SIZE(rows), NULL, 0) < 0 ||
+        !parse_number("--port", port, 0, 65535, &options->port) ||
+        !parse_number("--workers", workers, 1, WORKERS_MAX, &options->workers))
+        return false;
+    if (!help)
+        return true;
+    puts(
+        "wakegate up: everything on this machine, with a PostgreSQL and a Redis of its own, until Ctrl-C\n\nOptions:");
+    options_help(rows, ARRAY_SIZE(rows));
+    puts("\nSettings are read from settings.env in that folder and from the environment, which wins.");
+    *status = EXIT_SUCCESS;
+    return false;
 }
 
 int up_main(int argc, char **argv)
 {
     struct up *up = mem_zalloc(sizeof *up);
-    int result = parse_options(argc, argv, &up->options);
-    if (result) {
+    int status;
+    if (!parse_options(argc, argv, &up->options, &status)) {
         free(up);
-        return result < 0 ? -result : EXIT_SUCCESS;
+        return status;
     }
     up->place.lock = -1;
     signal(SIGPIPE, SIG_IGN);

@@ -169,6 +169,7 @@ void part_stop(struct part *part)
 
 void part_kill(struct part *part)
 {
+    part_cancel(part);
     if (part->child)
         child_signal(part->child, SIGKILL);
 }

@@ -54,7 +54,7 @@ void part_cancel(struct part *part);
 /* The same, and waits until it has ended, whether the fiber is cancelled or not. */
 void part_stop(struct part *part);
 
-/* Ends its program at once: makes a stop that is under way a quick one. */
+/* Stops it for good, at once: also when a part_stop is under way. Does not wait. */
 void part_kill(struct part *part);
 
 /*

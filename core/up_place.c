@@ -96,8 +96,8 @@ static int check_ours(struct up_place *place, char error[UP_ERROR_SIZE])
     if (!known && (found.st_mode & 077) && !is_empty_folder(place->data))
         return fail(error, -EEXIST,
                     "%s is open to other users and has files of its own: choose another folder", place->data);
-    /* PostgreSQL's user may go through, if it is not ours: see let_through. */
-    if ((found.st_mode & (place->other_user ? 067 : 077)) && chmod(place->data, 0700))
+    /* PostgreSQL's user and the pods' may go through, if they are not ours: see let_pass. */
+    if ((found.st_mode & (place->other_user ? 066 : 077)) && chmod(place->data, 0700))
         return fail(error, -errno, "can't close %s to other users: %s", place->data, strerror(errno));
     return 0;
 }
@@ -176,6 +176,12 @@ static int let_through(const struct up_place *place, const char *path)
     if (!place->other_user)
         return 0;
     return chown(path, (uid_t)-1, place->postgres_user.gid) || chmod(path, 0710) ? -errno : 0;
+}
+
+/* The same for DIR itself, which the pods' user has to pass too on its way to a workspace. */
+static int let_pass(const char *path)
+{
+    return chmod(path, 0711) ? -errno : 0;
 }
 
 /* By mode bits: with an access list that says less, PostgreSQL's data are put elsewhere without need. */
@@ -296,9 +302,11 @@ static int make_postgres(struct up_place *place, bool reachable, char error[UP_E
 
 /* ---- the folder of sockets ---- */
 
+/* For PostgreSQL and its clients a comma ends a folder's name. */
 static bool fits(const char *run)
 {
-    return strlen(run) + strlen(SOCKET_LONGEST) < sizeof((struct sockaddr_un *)0)->sun_path;
+    return !strchr(run, ',') &&
+           strlen(run) + strlen(SOCKET_LONGEST) < sizeof((struct sockaddr_un *)0)->sun_path;
 }
 
 /* Tries the short places in turn. Only root can write to /run; /tmp is everybody's, which own_folder minds. */
@@ -342,7 +350,7 @@ static int make_run(struct up_place *place, bool reachable, char error[UP_ERROR_
         return fail(error, result, "can't make a folder for sockets: %s", strerror(-result));
     if (!here)
         up_say("sockets are in %s, as %s", place->run,
-               reachable ? "the folder's name is too long for them"
+               reachable ? "the folder's name is too long for them, or has a comma"
                          : "user " POSTGRES_USER " can't get to the folder");
     place->postgres_run = up_path(place->run, "postgres");
     if (mkdir(place->postgres_run, 0700) && errno != EEXIST)
@@ -363,8 +371,8 @@ int up_place_open(struct up_place *place, const char *folder, char error[UP_ERRO
     if (result)
         return result;
     /* Not to be let through is no failure: the database is elsewhere then. */
-    bool reachable = !place->other_user ||
-                     (can_reach(&place->postgres_user, place->data) && let_through(place, place->data) == 0);
+    bool reachable =
+        !place->other_user || (can_reach(&place->postgres_user, place->data) && let_pass(place->data) == 0);
     place->settings = up_path(place->data, "settings.env");
     place->credentials = up_path(place->data, "credentials.env");
     result = make_own(&place->log, place->data, "log", error);

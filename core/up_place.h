@@ -18,7 +18,7 @@
  *     DIR/redis/           Redis's data
  *     DIR/postgres/data/   PostgreSQL's
  *
- * Two things may have to be elsewhere. Sockets, where DIR's name is too long for the address of one, or where
+ * Two things may have to be elsewhere. Sockets, where DIR's name is too long for the address of one or has a comma, or where
  * the user that PostgreSQL runs as can't get to. And, when we are root, so that PostgreSQL has another user: its
  * data, if that user can't pass the folders above DIR; DIR/postgres is a symbolic link then.
  */

@@ -2,6 +2,7 @@
  * `wakegate work`: the worker pool. Any number of them; this one looks after the pods of its machine.
  *
  *   SIGTERM, SIGINT   no new jobs, running ones may end (DRAIN_SECONDS), the rest are given back; pods live on
+ *                     unless --stop-pods was given
  *   SIGUSR1           the suspended fibers, into the log
  */
 #include "core/base/clock.h"
@@ -34,6 +35,7 @@ static struct {
     struct pool *pool;
     struct http_server *metrics;
     struct signal_watch signals[3];
+    bool stop_pods;
     bool stores_open;
     bool driver_open;
     bool sweeping;
@@ -47,8 +49,11 @@ static void close_worker(void *unused)
     fiber_hold();
     if (work.pool)
         pool_drain(work.pool, clock_in_ms((uint64_t)config->drain_s * 1000));
-    if (work.sweeping)
+    if (work.sweeping) {
         sweep_close();
+        if (work.stop_pods)
+            sweep_stop_pods();
+    }
     pool_close(work.pool);
     if (work.driver_open)
         work.driver->close();
@@ -123,6 +128,7 @@ int work_main(int argc, char **argv)
     bool help = false;
     const struct option_row rows[] = {
         {"--env-file", &env_file, NULL, "file of NAME=value lines; the environment wins"},
+        {"--stop-pods", NULL, &work.stop_pods, "at the end stop this machine's pods too"},
         {"--help", NULL, &help, "this"},
     };
     if (options_read("work", argc, argv, rows, ARRAY_SIZE(rows), NULL, 0) < 0)

@@ -131,3 +131,34 @@ void sweep_close(void)
     CHECK(group_wait(&sweep.fibers, "sweeps", CLOCK_NEVER) == 0);
     fiber_release();
 }
+
+/* ---- the end of everything on this machine ---- */
+
+static void run_stop(void *arg)
+{
+    const struct instance *instance = arg;
+    int result = sweep.driver->stop(instance->id.at);
+    if (result == 0)
+        result = instance_pod_lost(instance->id, instance->generation);
+    if (result)
+        LOG(WARN, "a pod could not be stopped", LOG_STR("instance", instance->id), LOG_ERRNO(result));
+    group_done(&sweep.fibers);
+}
+
+void sweep_stop_pods(void)
+{
+    struct arena arena;
+    struct instance *instances;
+    size_t count;
+    arena_init(&arena);
+    fiber_hold();
+    if (instance_with_pod(&arena, &instances, &count) == 0) {
+        for (size_t i = 0; i < count; i++) {
+            group_add(&sweep.fibers);
+            fiber_start(sweep.loop, "stop pod", run_stop, &instances[i]);
+        }
+        CHECK(group_wait(&sweep.fibers, "pods to end", CLOCK_NEVER) == 0);
+    }
+    fiber_release();
+    arena_clear(&arena);
+}

@@ -13,6 +13,10 @@ void sweep_open(struct loop *loop, const struct pod_driver *driver);
 /* Waits until its fibers have ended. */
 void sweep_close(void);
 
+/* Stops every pod of this machine and says so in the rows; what waits for one wakes it when a worker is back. After
+ * sweep_close; waits. */
+void sweep_stop_pods(void);
+
 /* For pod_driver.open: the pod of an instance has ended by itself. */
 void sweep_pod_ended(const char *instance_id, int64_t generation, int status, void *unused);
 

@@ -9,7 +9,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { WATCH_MS = 1000 };
+enum {
+    WATCH_MS = 1000,
+    WATCH_DOWN_MS = 20, /* while something is down: its return is seen at once */
+};
 
 struct watch {
     struct fiber *fiber;
@@ -21,17 +24,24 @@ struct watch {
 static _Atomic bool draining;
 static const struct pg_statement sql_ping = {"health_ping", "SELECT 1"};
 
+/* One that is known to be away is not asked: its client knocks by itself. */
+static void look(struct watch *watch)
+{
+    struct arena arena;
+    struct redis_value reply;
+    arena_init(&arena);
+    watch->redis =
+        redis_is_up(redis_shared()) && redis_call(redis_shared(), &reply, &arena, STR("PING")) == 0;
+    watch->postgres = pg_is_up() && pg_read(&sql_ping, PG_NO_VALUES, NULL) == 0;
+    arena_clear(&arena);
+}
+
 static void watch_run(void *arg)
 {
     struct watch *watch = arg;
-    do {
-        struct arena arena;
-        struct redis_value reply;
-        arena_init(&arena);
-        watch->redis = redis_call(redis_shared(), &reply, &arena, STR("PING")) == 0;
-        watch->postgres = pg_read(&sql_ping, PG_NO_VALUES, NULL) == 0;
-        arena_clear(&arena);
-    } while (fiber_sleep_ms(WATCH_MS) == 0);
+    do
+        look(watch);
+    while (fiber_sleep_ms(watch->redis && watch->postgres ? WATCH_MS : WATCH_DOWN_MS) == 0);
     group_done(&watch->running);
 }
 
