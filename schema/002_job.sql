@@ -1,7 +1,9 @@
 -- Jobs: core/store/queue.h draws their life. A row goes when its job is done, so the table is small and busy.
 --
--- The functions hold what must be decided in one step inside the database. They run with sequential scans off: a plan
--- that was cached while the table was empty would otherwise read all of it once it is long.
+-- The functions hold what must be decided in one step inside the database. A plan for this table is often made while it
+-- is empty and used when it is long, so they leave the planner no way but the right index: sequential scans are off,
+-- conditions of partial indexes that would be the wrong one are spelled so that they do not match, and joins are
+-- lateral.
 
 CREATE TABLE job (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -36,7 +38,7 @@ CREATE TABLE job (
 CREATE UNIQUE INDEX job_one_queued ON job (kind, key) WHERE state = 'queued' AND key IS NOT NULL;
 CREATE UNIQUE INDEX job_one_running ON job (kind, key) WHERE state = 'running' AND key IS NOT NULL;
 CREATE INDEX job_to_ring ON job (ring_at) WHERE state = 'queued';
-CREATE INDEX job_running ON job (id) WHERE state = 'running';
+CREATE INDEX job_leased ON job (id) WHERE lease_until IS NOT NULL;
 CREATE INDEX job_dead ON job (kind, id) WHERE state = 'dead';
 
 -- Adds a job, or returns the one of that kind and key that is queued already, with its time brought forward. The row
@@ -68,11 +70,14 @@ END $$;
 
 -- Ends many: returns those whose lease was still the caller's.
 CREATE FUNCTION job_done_all(ids bigint[], fences bigint[]) RETURNS SETOF bigint
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
 BEGIN
     RETURN QUERY
-    DELETE FROM job USING unnest($1, $2) AS mine (id, fence)
-    WHERE job.id = mine.id AND job.fence = mine.fence AND job.state = 'running'
+    DELETE FROM job WHERE job.id = ANY (ARRAY(
+        SELECT held.id FROM unnest($1, $2) AS mine (id, fence) CROSS JOIN LATERAL (
+            SELECT job.id FROM job WHERE job.id = mine.id AND job.fence = mine.fence AND job.state = 'running'
+            FOR UPDATE) AS held))
     RETURNING job.id;
 END $$;
 
@@ -91,10 +96,10 @@ BEGIN
     WHERE job.id = ANY (ARRAY(
         SELECT free.id FROM job AS free
         WHERE free.id = ANY (ids) AND free.kind = ANY (kinds)
-            AND (free.state = 'queued' AND free.run_at <= now() AND (free.key IS NULL OR NOT EXISTS (
+            AND (free.state || '' = 'queued' AND free.run_at <= now() AND (free.key IS NULL OR NOT EXISTS (
                     SELECT FROM job AS other
-                    WHERE other.kind = free.kind AND other.key = free.key AND other.state = 'running'))
-                OR again AND free.state = 'running' AND free.worker = claimant)
+                    WHERE other.kind = free.kind AND other.key = free.key AND other.state = 'running' OFFSET 0))
+                OR again AND free.state || '' = 'running' AND free.worker = claimant)
         ORDER BY free.id FOR UPDATE SKIP LOCKED))
     RETURNING job.id, job.fence, job.kind, job.tenant, job.key, job.payload::text, job.tries, job.crashes,
         (extract(epoch FROM now() - job.run_at) * 1000)::bigint;
@@ -102,12 +107,15 @@ END $$;
 
 -- Extends leases: returns those that are still the caller's.
 CREATE FUNCTION job_extend(ids bigint[], fences bigint[], lease_ms bigint) RETURNS SETOF bigint
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
 BEGIN
     RETURN QUERY
-    UPDATE job SET lease_until = now() + lease_ms * interval '1 millisecond'
-    FROM unnest($1, $2) AS mine (id, fence)
-    WHERE job.id = mine.id AND job.fence = mine.fence AND job.state = 'running'
+    UPDATE job SET lease_until = now() + $3 * interval '1 millisecond'
+    WHERE job.id = ANY (ARRAY(
+        SELECT held.id FROM unnest($1, $2) AS mine (id, fence) CROSS JOIN LATERAL (
+            SELECT job.id FROM job WHERE job.id = mine.id AND job.fence = mine.fence AND job.state = 'running'
+            FOR UPDATE) AS held))
     RETURNING job.id;
 END $$;
 
@@ -158,7 +166,7 @@ BEGIN
     RETURN QUERY
     SELECT late.id, late.kind, late.tenant, late.key,
         job_return(late.id, late.fence, 0, 0, 1, late.crashes >= 2, 'the worker gave no sign of life: ' || late.worker)
-    FROM (SELECT * FROM job WHERE state = 'running' AND lease_until < now()
+    FROM (SELECT * FROM job WHERE state || '' = 'running' AND lease_until < now()
           ORDER BY id LIMIT at_most FOR UPDATE SKIP LOCKED) AS late;
 END $$;
 
@@ -205,15 +213,26 @@ BEGIN
     END LOOP;
 END $$;
 
--- Jobs that wait for one of these kinds and keys to end, and can be run now.
-CREATE FUNCTION job_followers(kinds text[], keys text[]) RETURNS TABLE (id bigint, kind text, tenant text)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+-- All jobs that could run now, by id: for when the streams were lost.
+CREATE FUNCTION job_all_due(after bigint, at_most bigint) RETURNS TABLE (id bigint, kind text, tenant text)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_sort = off AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT job.id, job.kind, job.tenant FROM (SELECT DISTINCT * FROM unnest(kinds, keys)) AS ended (kind, key)
-    JOIN job ON job.kind = ended.kind AND job.key = ended.key
-    WHERE job.state = 'queued' AND job.run_at <= now();
+    SELECT job.id, job.kind, job.tenant FROM job
+    WHERE job.id > after AND job.state || '' = 'queued' AND job.run_at <= now() ORDER BY job.id LIMIT at_most;
+END $$;
+
+-- Jobs that wait for one of these kinds and keys to end, and can be run now.
+CREATE FUNCTION job_followers(kinds text[], keys text[]) RETURNS TABLE (id bigint, kind text, tenant text)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT next.* FROM (SELECT DISTINCT * FROM unnest(kinds, keys)) AS ended (kind, key) CROSS JOIN LATERAL (
+        SELECT job.id, job.kind, job.tenant FROM job
+        WHERE job.kind = ended.kind AND job.key = ended.key AND job.state = 'queued' AND job.run_at <= now()
+        OFFSET 0) AS next;
 END $$;
 
 -- Jobs that can be run now, for a worker that hears no ring because Redis is away. What is due is to be rung within the

@@ -24,9 +24,8 @@ static const struct pg_statement extend_leases = {"job_extend", "SELECT job_exte
 static const struct pg_statement expire_leases = {
     "job_expire", "SELECT id, kind, tenant, key, outcome FROM job_expire($1)"};
 static const struct pg_statement list_late = {"job_ring", "SELECT id, kind, tenant FROM job_ring($1)"};
-static const struct pg_statement list_all_due = {
-    "job_all_due", "SELECT id, kind, tenant FROM job "
-                   "WHERE id > $1 AND state = 'queued' AND run_at <= now() ORDER BY id LIMIT $2"};
+static const struct pg_statement list_all_due = {"job_all_due",
+                                                 "SELECT id, kind, tenant FROM job_all_due($1, $2)"};
 
 /* ---- heartbeat ---- */
 

@@ -260,7 +260,7 @@ struct pool *pool_open(struct loop *loop, const struct job_handler *handlers, si
     MAGIC_SET(pool, POOL_MAGIC);
     pool->loop = loop;
     pool->lease_ms = (uint64_t)config->job_lease_s * 1000;
-    pool->free = (unsigned)config->worker_concurrency;
+    pool->slots = pool->free = (unsigned)config->worker_concurrency;
     pool->ack_flush.run = ack_flush;
     list_init(&pool->running);
     list_init(&pool->settling);
@@ -319,6 +319,7 @@ void pool_drain(struct pool *pool, uint64_t deadline_ns)
     CHECK(result == 0);
     result = group_wait(&pool->helpers, "the pool's helpers", CLOCK_NEVER);
     CHECK(result == 0);
+    CHECK(pool->free == pool->slots);
     ack_leave(pool);
     pool->drained = true;
     fiber_release();

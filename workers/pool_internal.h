@@ -86,7 +86,8 @@ struct pool {
     struct lane *lanes;
     size_t lane_count;
 
-    unsigned free; /* slots */
+    unsigned slots;
+    unsigned free;
     struct wait *slot_waiter;
     struct link running;
     struct link settling;
