@@ -11,6 +11,7 @@
 #include "core/store/bell.h"
 #include "core/store/limit.h"
 #include "core/store/pg.h"
+#include "core/store/queue.h"
 #include "core/store/redis.h"
 #include "proto/prometheus.h"
 
@@ -46,6 +47,7 @@ void program_begin(const char *program)
     setrlimit(RLIMIT_CORE, &none);
     signal(SIGPIPE, SIG_IGN);
     fetch_init();
+    queue_name_metrics();
     log_open(program, log_level());
 }
 

@@ -10,7 +10,7 @@
 
 #include <errno.h>
 
-enum { DELIVER_FOR_MS = 10000 /* then the next job goes on, so that one instance does not keep a worker */ };
+enum { DELIVER_FOR_MS = 5000 /* then the next job goes on, so that one instance does not keep a worker */ };
 
 static int deliver_one(struct arena *arena, const struct delivery *delivery, bool keep, int64_t *left)
 {

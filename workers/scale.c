@@ -149,13 +149,17 @@ static int to_sleep(struct job *job, struct instance *instance)
     return result;
 }
 
+/* After a change that the row no longer fits: somebody wants something else of it by now. */
+static int look_again(struct job *job, int result, struct instance *instance)
+{
+    return result == -EAGAIN ? instance_load(job->arena, job->key, instance) : result;
+}
+
 static int drain(struct job *job, struct instance *instance)
 {
     int result = instance_to_draining(job, instance);
-    if (result == -EAGAIN)
-        return instance_load(job->arena, job->key, instance); /* it is wanted again */
     if (result)
-        return result;
+        return look_again(job, result, instance);
     CRASH_POINT("scale-draining");
     result = wait_for_deliveries(job, instance);
     if (result || instance->desired || instance->deleted)
@@ -198,7 +202,7 @@ static int step(struct job *job, struct instance *instance, bool *agreed)
         return *agreed ? 0 : to_sleep(job, instance);
     }
     if (alive && instance->state == INSTANCE_DRAINING)
-        return instance_undrain(job, instance);
+        return look_again(job, instance_undrain(job, instance), instance);
     *agreed = alive && instance->state == INSTANCE_AWAKE;
     return *agreed ? 0 : wake(job, instance);
 }

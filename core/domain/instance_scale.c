@@ -24,14 +24,14 @@ static const struct pg_statement sql_to_waking = {
     MINE CHANGE("state = 'waking', state_at = CASE WHEN state = 'waking' THEN state_at ELSE now() END, "
                 "generation = generation + 1, port = $4::integer",
                 "true") "SELECT " INSTANCE_COLUMNS("") ", NULL FROM i"};
+/* Of a deleted one too: its pod is there, and the job goes on to end it. */
 static const struct pg_statement sql_to_awake = {
     "instance_to_awake",
     MINE CHANGE(
         "state = 'awake', state_at = now(), last_activity = now(), fail_reason = NULL, "
         "pid = $4::bigint, pid_started = $5::bigint, port = $6::integer",
-        "deleted_at IS NULL") "SELECT " INSTANCE_COLUMNS("") ", CASE WHEN queued > 0 THEN " JOB_ADD_DELIVER
-                                                             " END, "
-                                                             "CASE WHEN desired = 1 THEN job_done($1::bigint, $2::bigint) END FROM i"};
+        "true") "SELECT " INSTANCE_COLUMNS("") ", CASE WHEN queued > 0 THEN " JOB_ADD_DELIVER " END, "
+                                               "CASE WHEN desired = 1 THEN job_done($1::bigint, $2::bigint) END FROM i"};
 static const struct pg_statement sql_to_draining = {
     "instance_to_draining", MINE CHANGE("state = 'draining', state_at = now()",
                                         "desired = 0") "SELECT " INSTANCE_COLUMNS("") ", NULL FROM i"};
@@ -167,7 +167,7 @@ int instance_undrain(const struct job *job, struct instance *instance)
     if (result)
         return result;
     result = instance_changed(job->arena, rows, JOB_DELIVER, instance);
-    return result == -ENOENT ? -ESTALE : result;
+    return result == -ENOENT ? -EAGAIN : result;
 }
 
 static int end_with_reason(const struct pg_statement *statement, struct job *job, struct str fail_reason,

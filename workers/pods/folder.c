@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -336,6 +337,25 @@ int pod_folder_remove(int root_fd, const char *id)
     return result < 0 ? result : tree_remove(root_fd, gone);
 }
 
+/* What a worker tried out, and was killed before it could remove it. */
+static bool is_left_probe(const char *name)
+{
+    if (!str_starts(str_from(name), STR(POD_PROBE_PREFIX)))
+        return false;
+    pid_t worker = (pid_t)strtol(name + strlen(POD_PROBE_PREFIX), NULL, 10);
+    return worker > 0 && kill(worker, 0) < 0 && errno == ESRCH;
+}
+
+static int remove_probe(int root_fd, const char *name)
+{
+    int folder_fd = pod_folder_open(root_fd, name);
+    if (folder_fd < 0)
+        return folder_fd;
+    int result = pod_remains_end(folder_fd);
+    close(folder_fd);
+    return result < 0 ? result : pod_folder_remove(root_fd, name);
+}
+
 void pod_folder_sweep(int root_fd)
 {
     int fd = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -344,9 +364,10 @@ void pod_folder_sweep(int root_fd)
         return;
     const struct dirent *entry;
     while ((entry = readdir(list)) != NULL) {
-        if (!str_starts(str_from(entry->d_name), STR(GONE_PREFIX)))
+        bool probe = is_left_probe(entry->d_name);
+        if (!probe && !str_starts(str_from(entry->d_name), STR(GONE_PREFIX)))
             continue;
-        int result = tree_remove(root_fd, entry->d_name);
+        int result = probe ? remove_probe(root_fd, entry->d_name) : tree_remove(root_fd, entry->d_name);
         if (result < 0)
             LOG(WARN, "folder of a removed pod stays", LOG_TEXT("folder", entry->d_name), LOG_ERRNO(result));
     }

@@ -68,8 +68,10 @@ int pod_remains_end(int folder_fd) MUST_USE;
 
 /*
  * Removes the folder; for the thread pool. -EBUSY when a pod lives in it. It is first renamed, so that a folder of
- * that name is always whole; what a crash left of that is removed by pod_folder_sweep.
+ * that name is always whole; what a crash left of that is removed by pod_folder_sweep, and so are the folders of
+ * workers that were killed while they tried out what works here (POD_PROBE_PREFIX and the worker's pid).
  */
+#define POD_PROBE_PREFIX ".probe-"
 int pod_folder_remove(int root_fd, const char *id) MUST_USE;
 void pod_folder_sweep(int root_fd);
 

@@ -154,7 +154,7 @@ static int probe(const struct pod_host *host, const struct pod_mode *mode, char 
     }
     char id[32];
     char program[PATH_MAX];
-    snprintf(id, sizeof id, ".probe-%d", (int)getpid());
+    snprintf(id, sizeof id, POD_PROBE_PREFIX "%d", (int)getpid());
     command_program(host, program, sizeof program);
     struct pod_spawn spawn = {
         .host = host, .mode = *mode, .id = id, .words = {"/bin/sh", "-c", PROBE_SCRIPT, program, NULL}};
