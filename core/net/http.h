@@ -66,7 +66,8 @@ struct http_server_options {
 int http_server_open(struct loop *loop, const struct http_server_options *options,
                      struct http_server **server) MUST_USE;
 int http_server_port(const struct http_server *server);
-/* Stops listening, ends idle connections, lets requests in work end; their answers say "Connection: close".
+/* Takes the connections that the kernel has accepted, stops listening, ends idle connections (one that had no request
+ * yet has a second for it), lets requests in work end; their answers say "Connection: close".
  * Waits until none is left or the deadline, then cancels the rest. On a fiber. */
 void http_server_drain(struct http_server *server, uint64_t deadline_ns);
 /* After drain: frees it. Waits for the handles to close. */

@@ -261,6 +261,7 @@ static void start_request(struct http_conn *conn)
     request->head = http1_head(conn->parser);
     request->start_ns = clock_now_ns();
     conn->state = CONN_RUNNING;
+    conn->used = true;
     conn->deadline_ms = 0;
     fiber_start_now(conn->server->loop, "request", run_request, conn);
 }
@@ -522,6 +523,11 @@ void conn_drain(struct http_conn *conn)
 {
     if (conn->state != CONN_IDLE)
         return;
+    if (!conn->used) {
+        /* It was accepted a moment ago, and its first request may be on the way. */
+        conn->deadline_ms = now_ms(conn) + FRESH_MS;
+        return;
+    }
     if (!conn_queued(conn)) {
         conn_close(conn);
         return;
@@ -565,7 +571,7 @@ void conn_open(struct http_server *server)
         return;
     }
     metric_add(M_ACCEPTED, 1);
-    if (server->conn_count > server->options.max_connections || server->draining) {
+    if (server->conn_count > server->options.max_connections) {
         metric_add(M_REFUSED, 1);
         conn_close(conn);
         return;

@@ -15,6 +15,7 @@ enum {
     PENDING_MAX = 64 * 1024, /* pipelined bytes kept while a request runs */
     SMALL_BODY = 16 * 1024,
     SWEEP_MS = 250,
+    FRESH_MS = 1000,  /* for the first request of a connection that is met by a drain */
     LINGER_MS = 2000, /* for the client to read the last answer before the socket is closed on it */
 };
 
@@ -67,6 +68,7 @@ struct http_conn {
     bool reading;
     bool writing;
     bool client_done; /* it has closed its side and will send no more */
+    bool used;        /* had a request */
     bool close_after; /* when all is sent */
     bool closed;      /* the socket is; the struct waits for its handler */
     bool processing;

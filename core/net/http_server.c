@@ -163,6 +163,9 @@ void http_server_drain(struct http_server *server, uint64_t deadline_ns)
 {
     MAGIC_CHECK(server, HTTP_SERVER_MAGIC);
     fiber_hold();
+    /* One more turn of the loop takes what the kernel has accepted already: closing would reset it. */
+    server->draining = true;
+    CHECK(fiber_sleep_ms(1) == 0);
     stop_listening(server);
     LIST_EACH (&server->conns, item, after)
         conn_drain(LIST_ENTRY(item, struct http_conn, link));
