@@ -1,11 +1,16 @@
 /* Messages: see message.h. */
 #include "core/domain/message.h"
 
+#include "core/base/clock.h"
+#include "core/base/config.h"
 #include "core/base/id.h"
 #include "core/domain/instance_internal.h"
 #include "core/domain/message_internal.h"
+#include "core/run/fiber.h"
 
 #include <errno.h>
+
+enum { SETTLE_PAUSE_MS = 50 };
 
 #define MESSAGE_COLUMNS                                                                                      \
     "id, text, answer, seq, tries, " INSTANCE_MS("created_at") ", coalesce(" INSTANCE_MS(                    \
@@ -73,6 +78,23 @@ static int why_refused(struct arena *arena, int64_t account_id, struct str id)
     return instance.queued >= INSTANCE_QUEUE_MAX ? -ENOSPC : -EBUSY;
 }
 
+/* The connection broke in the middle of the commit: once PostgreSQL is back, the row itself says what became of it. */
+static int settle_unknown(struct arena *arena, struct str instance_id, struct str id,
+                          struct accepted *accepted)
+{
+    uint64_t until_ns = clock_in_ms((uint64_t)config->pg_timeout_ms);
+    struct message message;
+    int result;
+    do {
+        result = message_get(arena, id, &message);
+        if (result == 0)
+            result = instance_load(arena, instance_id, &accepted->instance);
+    } while (result && result != -ENOENT && clock_now_ns() < until_ns &&
+             fiber_sleep_ms(SETTLE_PAUSE_MS) == 0);
+    accepted->direct = false;
+    return result == -ENOENT ? -ENOTCONN : result;
+}
+
 void message_new_id(char out[MESSAGE_ID_SIZE])
 {
     memcpy(out, "msg_", 4);
@@ -88,6 +110,8 @@ int message_accept(struct arena *arena, int64_t account_id, struct str instance_
                                     PG_TEXT(notify), PG_INT(delivery_lease_ms()), PG_INT(INSTANCE_QUEUE_MAX),
                                     PG_INT(INSTANCE_FAILED_S)),
                           &rows);
+    if (result == -ECONNRESET)
+        return settle_unknown(arena, instance_id, id, accepted);
     if (result)
         return result;
     if (pg_count(rows) == 0) {
