@@ -207,10 +207,11 @@ int instance_create(struct arena *arena, int64_t account_id, const char *surface
     return 0;
 }
 
-static int get_from_pg(struct arena *arena, int64_t account_id, struct str id, struct instance *instance)
+int instance_read(struct arena *arena, const struct pg_statement *statement, const struct pg_value *values,
+                  size_t count, struct instance *instance)
 {
     struct pg_rows *rows;
-    int result = pg_read(&sql_get, PG_VALUES(PG_TEXT(id), PG_INT(account_id)), &rows);
+    int result = pg_read(statement, values, count, &rows);
     if (result)
         return result;
     bool found = pg_count(rows) == 1;
@@ -218,6 +219,11 @@ static int get_from_pg(struct arena *arena, int64_t account_id, struct str id, s
         instance_from_row(arena, rows, 0, instance);
     pg_rows_free(rows);
     return found ? 0 : -ENOENT;
+}
+
+static int get_from_pg(struct arena *arena, int64_t account_id, struct str id, struct instance *instance)
+{
+    return instance_read(arena, &sql_get, PG_VALUES(PG_TEXT(id), PG_INT(account_id)), instance);
 }
 
 int instance_get(struct arena *arena, int64_t account_id, struct str id, struct instance *instance)
@@ -234,7 +240,6 @@ int instance_get(struct arena *arena, int64_t account_id, struct str id, struct 
     return result;
 }
 
-/* Takes what a statement of the kind "columns, job id" has returned: publishes and rings. -ENOENT: no row. */
 int instance_changed(struct arena *arena, struct pg_rows *rows, enum job_kind kind, struct instance *instance)
 {
     int result = -ENOENT;

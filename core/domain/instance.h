@@ -89,7 +89,8 @@ int instance_to_awake(struct job *job, int64_t pid, int64_t pid_started, int64_t
 int instance_to_draining(const struct job *job, struct instance *instance) MUST_USE;
 /* Work has come while it was draining: awake again. 0, or -EAGAIN when `desired` is no longer 1. */
 int instance_undrain(const struct job *job, struct instance *instance) MUST_USE;
-/* No pod any more. Ends the job unless `desired` has become 1. `fail_reason` absent: none. */
+/* No pod any more. Ends the job unless `desired` is 1: somebody wants it again, or messages wait. `fail_reason` absent:
+ * none. */
 int instance_to_asleep(struct job *job, struct str fail_reason, struct instance *instance) MUST_USE;
 /* No tries are left. Ends the job. */
 int instance_to_failed(struct job *job, struct str fail_reason, struct instance *instance) MUST_USE;

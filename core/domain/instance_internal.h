@@ -7,6 +7,10 @@
 #define JOB_ADD_SCALE "job_add('scale', 'scale', account_id::text, id, NULL, 0)"
 #define JOB_ADD_DELIVER "job_add('deliver', 'deliver', account_id::text, id, NULL, 0)"
 
+/* Reads one row of INSTANCE_COLUMNS; -ENOENT. */
+int instance_read(struct arena *arena, const struct pg_statement *statement, const struct pg_value *values,
+                  size_t count, struct instance *instance) MUST_USE;
+/* Takes what a statement of the kind "columns, job id" has returned: publishes, rings, frees. -ENOENT: no row. */
 int instance_changed(struct arena *arena, struct pg_rows *rows, enum job_kind kind, struct instance *instance)
     MUST_USE;
 

@@ -39,10 +39,12 @@ static const struct pg_statement sql_undrain = {
     "instance_undrain",
     MINE CHANGE("state = 'awake', state_at = now()", "desired = 1 AND state = 'draining'") //
     "SELECT " INSTANCE_COLUMNS("") ", CASE WHEN queued > 0 THEN " JOB_ADD_DELIVER " END FROM i"};
+/* What was accepted and could not be delivered before the pod had to go wakes it again. */
 static const struct pg_statement sql_to_asleep = {
     "instance_to_asleep",
     MINE CHANGE(
-        "state = 'asleep', state_at = now(), fail_reason = $4::text, lease_until = '-infinity', " NO_POD,
+        "state = 'asleep', state_at = now(), fail_reason = $4::text, lease_until = '-infinity', "
+        "desired = CASE WHEN queued > 0 THEN 1 ELSE desired END, " NO_POD,
         "true") "SELECT " INSTANCE_COLUMNS("") ", NULL, "
                                                "CASE WHEN desired = 0 AND deleted_at IS NULL THEN job_done($1::bigint, $2::bigint) END FROM i"};
 static const struct pg_statement sql_to_failed = {
@@ -92,6 +94,7 @@ static const struct pg_statement sql_unscaled = {
     "instance_unscaled",
     "SELECT account_id, " JOB_ADD_SCALE " FROM instance i "
     "WHERE (state IN ('waking', 'draining') OR (desired = 1 AND state IN ('asleep', 'failed')) "
+    "OR (queued > 0 AND state = 'asleep') "
     "OR (desired = 0 AND state = 'awake') OR deleted_at IS NOT NULL) "
     "AND NOT EXISTS (SELECT 1 FROM job WHERE kind = 'scale' AND key = i.id) LIMIT 500"};
 static const struct pg_statement sql_undelivered = {
@@ -102,15 +105,7 @@ static const struct pg_statement sql_undelivered = {
 
 int instance_load(struct arena *arena, struct str id, struct instance *instance)
 {
-    struct pg_rows *rows;
-    int result = pg_read(&sql_load, PG_VALUES(PG_TEXT(id)), &rows);
-    if (result)
-        return result;
-    bool found = pg_count(rows) == 1;
-    if (found)
-        instance_from_row(arena, rows, 0, instance);
-    pg_rows_free(rows);
-    return found ? 0 : -ENOENT;
+    return instance_read(arena, &sql_load, PG_VALUES(PG_TEXT(id)), instance);
 }
 
 /* For statements whose columns are the instance's, a job that was added, and whether this job was ended. */

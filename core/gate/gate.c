@@ -114,9 +114,12 @@ static bool fits(const struct pattern *pattern, const struct str *segments, size
 {
     if (pattern->count != count)
         return false;
-    for (size_t i = 0; i < count; i++)
-        if (!is_param(pattern->segments[i]) && !str_equal(pattern->segments[i], segments[i]))
+    for (size_t i = 0; i < count; i++) {
+        bool fine = is_param(pattern->segments[i]) ? segments[i].size > 0
+                                                   : str_equal(pattern->segments[i], segments[i]);
+        if (!fine)
             return false;
+    }
     return true;
 }
 
@@ -125,8 +128,7 @@ static bool take_params(struct request *request, const struct pattern *pattern, 
     for (size_t i = 0; i < pattern->count; i++) {
         if (!is_param(pattern->segments[i]))
             continue;
-        if (segments[i].size == 0 ||
-            url_decode_segment(request->arena, segments[i], &request->params[request->param_count]))
+        if (url_decode_segment(request->arena, segments[i], &request->params[request->param_count]))
             return false;
         request->param_count++;
     }
@@ -271,8 +273,10 @@ void gate_malformed(struct http_request *http, int status, const char *reason)
                                                ERROR_HEADERS_TOO_LARGE, ERROR_METHOD_NOT_ALLOWED,
                                                ERROR_VERSION};
     struct request *request = request_of(http);
-    if (http->head->target.size && http->head->target.at[0] == '/')
-        request->surface = gate.surfaces[find_surface(http->head->target)];
+    struct str rest = http->head->target;
+    struct str path;
+    if (str_split(&rest, '?', &path) && path.size && path.at[0] == '/')
+        request->surface = gate.surfaces[find_surface(path)];
     enum api_error error = ERROR_BAD_REQUEST;
     for (size_t i = 0; i < ARRAY_SIZE(by_status); i++)
         if (api_errors[by_status[i]].status == status)

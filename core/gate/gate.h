@@ -120,6 +120,11 @@ void gate_malformed(struct http_request *http, int status, const char *reason);
 
 /* ---- for handlers ---- */
 
+/* The shapes of error bodies that surfaces share, for surface.render_error: {"error":"text"} and
+ * {"error":{"code","message"}}. */
+void render_error_text(struct buf *out, int status, const char *code, const char *message);
+void render_error_object(struct buf *out, int status, const char *code, const char *message);
+
 /* Replies with the error of the table; `message` NULL: the table's text. */
 void reply_error(struct request *request, enum api_error error, const char *message);
 /* The same for a negative errno value of a store: -ENOTCONN and its like become 503 with Retry-After, -ECANCELED

@@ -12,6 +12,31 @@ const struct api_error_row api_errors[API_ERROR_COUNT] = {
 #undef API_ERROR_ROW
 };
 
+void render_error_text(struct buf *out, int status, const char *code, const char *message)
+{
+    (void)status;
+    (void)code;
+    struct json_out json = json_out_to(out);
+    json_open(&json, '{');
+    json_put_text(&json, "error", message);
+    json_close(&json, '}');
+    buf_add_char(out, '\n');
+}
+
+void render_error_object(struct buf *out, int status, const char *code, const char *message)
+{
+    (void)status;
+    struct json_out json = json_out_to(out);
+    json_open(&json, '{');
+    json_key(&json, "error");
+    json_open(&json, '{');
+    json_put_text(&json, "code", code);
+    json_put_text(&json, "message", message);
+    json_close(&json, '}');
+    json_close(&json, '}');
+    buf_add_char(out, '\n');
+}
+
 void reply_header(struct request *request, const char *name, const char *value)
 {
     http_add_header(request->http, str_from(name), str_from(value));

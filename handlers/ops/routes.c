@@ -8,23 +8,9 @@ static const struct route routes[] = {
     {"GET", "/metrics", ops_metrics, "Prometheus text format (bearer METRICS_TOKEN)", 0},
 };
 
-static void render_error(struct buf *out, int status, const char *code, const char *message)
-{
-    (void)status;
-    struct json_out json = json_out_to(out);
-    json_open(&json, '{');
-    json_key(&json, "error");
-    json_open(&json, '{');
-    json_put_text(&json, "code", code);
-    json_put_text(&json, "message", message);
-    json_close(&json, '}');
-    json_close(&json, '}');
-    buf_add_char(out, '\n');
-}
-
 const struct surface surface_ops = {
     .name = "ops",
     .routes = routes,
     .route_count = ARRAY_SIZE(routes),
-    .render_error = render_error,
+    .render_error = render_error_object,
 };

@@ -6,19 +6,9 @@ static const struct route routes[] = {
     {"POST", "/chat", pod_chat_message, "A message from the user", 0},
 };
 
-static void render_error(struct buf *out, int status, const char *code, const char *message)
-{
-    (void)status;
-    (void)code;
-    struct json_out json = json_out_to(out);
-    json_open(&json, '{');
-    json_put_text(&json, "error", message);
-    json_close(&json, '}');
-}
-
 const struct surface surface_pod = {
     .name = "pod",
     .routes = routes,
     .route_count = ARRAY_SIZE(routes),
-    .render_error = render_error,
+    .render_error = render_error_text,
 };

@@ -20,17 +20,6 @@ static const struct route routes[] = {
     {"DELETE", "/session/{uuid}", session_delete, "End the session, its pod and its workspace", 0},
 };
 
-static void render_error(struct buf *out, int status, const char *code, const char *message)
-{
-    (void)status;
-    (void)code;
-    struct json_out json = json_out_to(out);
-    json_open(&json, '{');
-    json_put_text(&json, "error", message);
-    json_close(&json, '}');
-    buf_add_char(out, '\n');
-}
-
 static bool authenticate(struct request *request)
 {
     struct str key = http1_header(request->http->head, "x-api-key");
@@ -58,7 +47,7 @@ const struct surface surface_session = {
     .prefixes = prefixes,
     .routes = routes,
     .route_count = ARRAY_SIZE(routes),
-    .render_error = render_error,
+    .render_error = render_error_text,
     .authenticate = authenticate,
     .limit = limit,
 };
