@@ -23,7 +23,7 @@ struct pod {
     int64_t started_at; /* start time of that pid (field 22 of /proc/PID/stat): tells it from a later one */
     int port;           /* where it listens: that of an adopted pod may differ from the one asked for */
     int64_t generation;
-    bool adopted;       /* it was alive already */
+    bool adopted; /* it was alive already */
 };
 
 /* Called once on the loop's thread when a living pod that this worker started or found has ended. Must not wait. */

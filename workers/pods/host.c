@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <link.h>
 #include <poll.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -81,6 +82,35 @@ static int find_programs(struct pod_host *host, char *error, size_t error_size)
         if (access(bwrap_paths[i], X_OK) == 0)
             host->bwrap = mem_strdup(bwrap_paths[i]);
     return 0;
+}
+
+static void show(struct pod_host *host, const char *path)
+{
+    struct str below = STR("/tmp/");
+    if (host->shown_count == POD_SHOWN_MAX || !str_starts(str_from(path), below))
+        return;
+    for (size_t i = 0; i < host->shown_count; i++) {
+        size_t size = strlen(host->shown[i]);
+        if (strncmp(path, host->shown[i], size) == 0 && (path[size] == '/' || path[size] == '\0'))
+            return;
+    }
+    host->shown[host->shown_count++] = mem_strdup(path);
+}
+
+static int show_library(struct dl_phdr_info *info, size_t size, void *host)
+{
+    (void)size;
+    show(host, info->dlpi_name);
+    return 0;
+}
+
+static void find_shown(struct pod_host *host)
+{
+    char *folder = getcwd(NULL, 0);
+    if (folder)
+        show(host, folder);
+    free(folder);
+    dl_iterate_phdr(show_library, host);
 }
 
 static int find_user(struct pod_mode *mode, char *error, size_t error_size)
@@ -224,8 +254,10 @@ int pod_host_open(struct pod_host *host, char *error, size_t error_size)
         pod_folder_sweep(host->root_fd);
         result = find_programs(host, error, error_size);
     }
-    if (result == 0)
+    if (result == 0) {
+        find_shown(host);
         result = choose_mode(host, error, error_size);
+    }
     if (result < 0)
         pod_host_close(host);
     return result;
@@ -239,5 +271,7 @@ void pod_host_close(struct pod_host *host)
     free(host->data_path);
     free(host->bwrap);
     free(host->exe);
+    for (size_t i = 0; i < host->shown_count; i++)
+        free(host->shown[i]);
     *host = (struct pod_host){.root_fd = -1};
 }

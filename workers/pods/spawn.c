@@ -210,7 +210,10 @@ static void add_sandbox(struct child *child, const struct pod_host *host)
 {
     ADD_ARGS(child, host->bwrap, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts",
              "--unshare-cgroup-try", "--new-session", "--cap-drop", "ALL", "--ro-bind", "/", "/", "--dev",
-             "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", host->data_path);
+             "/dev", "--proc", "/proc", "--tmpfs", "/tmp");
+    for (size_t i = 0; i < host->shown_count; i++)
+        ADD_ARGS(child, "--ro-bind", host->shown[i], host->shown[i]);
+    ADD_ARGS(child, "--tmpfs", host->data_path);
     /* It may lie below a folder that was just hidden. */
     if (!*config->pod_command)
         ADD_ARGS(child, "--ro-bind", host->exe, host->exe);

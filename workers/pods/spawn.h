@@ -17,12 +17,18 @@ struct pod_mode {
 };
 
 /* Where pods live and what they run; made once. Paths are absolute and free of links. */
+enum { POD_SHOWN_MAX = 8 };
+
 struct pod_host {
     int root_fd; /* of DATA_DIR/instances */
     char *root_path;
     char *data_path;
     char *bwrap; /* NULL: not installed */
     char *exe;   /* our own executable, for the pod that comes along */
+    /* What lies below /tmp, which a sandbox has to itself, and is shown in it nevertheless, read-only: the folder we
+     * were started in, where a command's files may be, and the libraries that our executable needs. */
+    char *shown[POD_SHOWN_MAX];
+    size_t shown_count;
     struct pod_mode mode;
 };
 
