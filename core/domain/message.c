@@ -105,11 +105,14 @@ int message_accept(struct arena *arena, int64_t account_id, struct str instance_
                    struct str text, struct str notify, struct accepted *accepted)
 {
     struct pg_rows *rows;
+    /* The lease may come with it: a client that leaves now must not leave it with nobody. */
+    fiber_hold();
     int result = pg_write(&sql_accept,
                           PG_VALUES(PG_TEXT(instance_id), PG_INT(account_id), PG_TEXT(id), PG_TEXT(text),
                                     PG_TEXT(notify), PG_INT(delivery_lease_ms()), PG_INT(INSTANCE_QUEUE_MAX),
                                     PG_INT(INSTANCE_FAILED_S)),
                           &rows);
+    fiber_release();
     if (result == -ECONNRESET)
         return settle_unknown(arena, instance_id, id, accepted);
     if (result)
