@@ -80,11 +80,10 @@ static struct str span_take(struct http1_parser *parser)
 
 static int line_add(struct http1_parser *parser, const char *at, size_t size)
 {
+    size_t room = HTTP1_LINE_MAX - parser->line_bytes;
+    span_add(parser, at, size < room ? size : room);
     parser->line_bytes += size;
-    if (parser->line_bytes > HTTP1_LINE_MAX)
-        return refuse(parser, 414, "request line too long");
-    span_add(parser, at, size);
-    return 0;
+    return size > room ? refuse(parser, 414, "request line too long") : 0;
 }
 
 static int on_method(llhttp_t *llhttp, const char *at, size_t size)
@@ -101,7 +100,11 @@ static int on_method_complete(llhttp_t *llhttp)
 
 static int on_url(llhttp_t *llhttp, const char *at, size_t size)
 {
-    return line_add(llhttp->data, at, size);
+    struct http1_parser *parser = llhttp->data;
+    int result = line_add(parser, at, size);
+    if (result) /* its beginning, for it says what kind of client wants to know of the error */
+        parser->head.target = span_take(parser);
+    return result;
 }
 
 static int on_url_complete(llhttp_t *llhttp)
@@ -195,13 +198,32 @@ static int check_line(struct http1_parser *parser)
 }
 
 /* Bytes that may stand in a Host: those of RFC 3986's authority without userinfo. */
+static bool is_host_byte(char c)
+{
+    switch (c) {
+    case '/':
+    case '?':
+    case '#':
+    case '@':
+    case '\\':
+    case '"':
+    case '<':
+    case '>':
+    case '^':
+    case '`':
+    case '{':
+    case '|':
+    case '}':
+    case ',': return false;
+    default: return c > ' ' && c < 0x7f;
+    }
+}
+
 static bool host_is_valid(struct str host)
 {
-    for (size_t i = 0; i < host.size; i++) {
-        unsigned char c = (unsigned char)host.at[i];
-        if (c <= ' ' || c >= 0x7f || strchr("/?#@\\\"<>^`{|},", c))
+    for (size_t i = 0; i < host.size; i++)
+        if (!is_host_byte(host.at[i]))
             return false;
-    }
     return true;
 }
 
@@ -495,7 +517,7 @@ void http1_put_header(struct buf *out, struct str name, struct str value)
     *at++ = ' ';
     for (size_t i = 0; i < value.size; i++) {
         char c = value.at[i];
-        *at++ = c == '\r' || c == '\n' || c == '\0' ? ' ' : c;
+        *at++ = UNLIKELY((unsigned char)c <= '\r') && (c == '\r' || c == '\n' || c == '\0') ? ' ' : c;
     }
     *at++ = '\r';
     *at++ = '\n';

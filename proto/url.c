@@ -70,9 +70,22 @@ bool url_next_segment(struct str *path, struct str *segment)
     return true;
 }
 
+/* Most paths: nothing in them that has to be decoded or looked at twice. */
+static bool is_plain(struct str path)
+{
+    for (size_t i = 0; i < path.size; i++) {
+        char c = path.at[i];
+        if (c == '%' || c == '.' || c == '\\')
+            return false;
+    }
+    return true;
+}
+
 static bool path_is_fit(struct str path)
 {
     struct str segment;
+    if (is_plain(path))
+        return true;
     while (url_next_segment(&path, &segment))
         if (!segment_is_fit(segment))
             return false;

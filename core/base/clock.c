@@ -36,13 +36,60 @@ int64_t clock_wall_s(void)
     return clock_wall_ms() / 1000;
 }
 
+struct date {
+    unsigned year;
+    unsigned month; /* 1 to 12 */
+    unsigned day;   /* 1 to 31 */
+};
+
+/* Every answer has several times in it, and strftime costs twenty times as much. The year is counted from March, so
+ * that a leap day is its last: month m of it then begins (153 m + 2) / 5 days in. */
+static struct date date_of(int64_t days)
+{
+    uint64_t since = (uint64_t)(days + 719468); /* since 0000-03-01 */
+    unsigned era = (unsigned)(since / 146097);  /* 400 years */
+    unsigned of_era = (unsigned)(since % 146097);
+    unsigned year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    unsigned of_year = of_era - (365 * year + year / 4 - year / 100);
+    unsigned month = (5 * of_year + 2) / 153;
+    return (struct date){
+        .year = era * 400 + year + (month >= 10),
+        .month = month < 10 ? month + 3 : month - 9,
+        .day = of_year - (153 * month + 2) / 5 + 1,
+    };
+}
+
+static void put_digits(char *out, unsigned value, int count)
+{
+    while (count > 0) {
+        out[--count] = (char)('0' + value % 10);
+        value /= 10;
+    }
+}
+
 char *clock_format_iso(char out[CLOCK_ISO_SIZE], int64_t unix_ms)
 {
-    time_t seconds = (time_t)(unix_ms / 1000);
-    struct tm parts;
-    CHECK(gmtime_r(&seconds, &parts) != NULL);
-    if (strftime(out, CLOCK_ISO_SIZE, "%Y-%m-%dT%H:%M:%SZ", &parts) == 0)
-        out[0] = '\0';
+    int64_t seconds = unix_ms / 1000;
+    int64_t day = seconds / 86400;
+    int64_t second = seconds % 86400;
+    if (second < 0) {
+        second += 86400;
+        day--;
+    }
+    struct date date = date_of(day);
+    put_digits(out, date.year, 4);
+    out[4] = '-';
+    put_digits(out + 5, date.month, 2);
+    out[7] = '-';
+    put_digits(out + 8, date.day, 2);
+    out[10] = 'T';
+    put_digits(out + 11, (unsigned)(second / 3600), 2);
+    out[13] = ':';
+    put_digits(out + 14, (unsigned)(second / 60 % 60), 2);
+    out[16] = ':';
+    put_digits(out + 17, (unsigned)(second % 60), 2);
+    out[19] = 'Z';
+    out[20] = '\0';
     return out;
 }
 

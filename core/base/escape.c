@@ -39,10 +39,44 @@ static size_t character_size(const char *at, size_t left)
     return size <= left && str_is_utf8(str_of(at, size)) ? size : 0;
 }
 
+/* High bits set for the bytes that are no printable ASCII, quotes or backslashes; the sums can't carry. */
+static uint64_t odd_bytes(uint64_t word)
+{
+    const uint64_t ones = 0x0101010101010101;
+    const uint64_t low = 0x7f * ones;
+    uint64_t ascii = word & low;
+    uint64_t quote = ascii ^ '"' * ones;
+    uint64_t backslash = ascii ^ '\\' * ones;
+    return (word | (ascii + ones) | ~(ascii + 0x60 * ones) | ~(quote + low) | ~(backslash + low)) & ~low;
+}
+
+/* True when every byte stands for itself. */
+static bool is_plain(struct str text)
+{
+    uint64_t word = 0x2020202020202020; /* spaces */
+    uint64_t odd = 0;
+    if (text.size < sizeof word) {
+        for (size_t i = 0; i < text.size; i++)
+            word = word << 8 | (unsigned char)text.at[i];
+        return !odd_bytes(word);
+    }
+    for (size_t i = 0; i + sizeof word <= text.size; i += sizeof word) {
+        memcpy(&word, text.at + i, sizeof word);
+        odd |= odd_bytes(word);
+    }
+    memcpy(&word, text.at + text.size - sizeof word, sizeof word);
+    return !(odd | odd_bytes(word));
+}
+
 void escape_json(struct buf *out, struct str text)
 {
     buf_reserve(out, text.size + 2);
     buf_add_char(out, '"');
+    if (LIKELY(is_plain(text))) {
+        buf_add_str(out, text);
+        buf_add_char(out, '"');
+        return;
+    }
     bool valid = str_is_utf8(text);
     size_t start = 0;
     size_t step = 1;

@@ -128,37 +128,15 @@ void buf_clear(struct buf *buffer)
     *buffer = (struct buf){0};
 }
 
-char *buf_reserve(struct buf *buffer, size_t more)
+void buf_grow(struct buf *buffer, size_t more)
 {
     size_t needed;
     CHECK(!__builtin_add_overflow(buffer->size, more, &needed));
-    if (UNLIKELY(needed > buffer->capacity)) {
-        size_t capacity = buffer->capacity ? buffer->capacity : 256;
-        while (capacity < needed)
-            capacity = capacity > SIZE_MAX / 2 ? needed : capacity * 2;
-        buffer->at = mem_realloc(buffer->at, capacity);
-        buffer->capacity = capacity;
-    }
-    return buffer->at + buffer->size;
-}
-
-void buf_add(struct buf *buffer, const void *bytes, size_t size)
-{
-    if (size == 0)
-        return;
-    memcpy(buf_reserve(buffer, size), bytes, size);
-    buffer->size += size;
-}
-
-void buf_add_char(struct buf *buffer, char c)
-{
-    *buf_reserve(buffer, 1) = c;
-    buffer->size++;
-}
-
-void buf_add_str(struct buf *buffer, struct str text)
-{
-    buf_add(buffer, text.at, text.size);
+    size_t capacity = buffer->capacity ? buffer->capacity : 256;
+    while (capacity < needed)
+        capacity = capacity > SIZE_MAX / 2 ? needed : capacity * 2;
+    buffer->at = mem_realloc(buffer->at, capacity);
+    buffer->capacity = capacity;
 }
 
 void buf_add_text(struct buf *buffer, const char *text)
@@ -169,14 +147,13 @@ void buf_add_text(struct buf *buffer, const char *text)
 size_t format_u64(char *out, uint64_t value)
 {
     char digits[20];
-    size_t count = 0;
+    size_t start = sizeof digits;
     do {
-        digits[count++] = (char)('0' + value % 10);
+        digits[--start] = (char)('0' + value % 10);
         value /= 10;
     } while (value);
-    for (size_t i = 0; i < count; i++)
-        out[i] = digits[count - 1 - i];
-    return count;
+    memcpy(out, digits + start, sizeof digits - start);
+    return sizeof digits - start;
 }
 
 void buf_add_u64(struct buf *buffer, uint64_t value)

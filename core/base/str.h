@@ -71,17 +71,42 @@ struct buf {
 
 /* Frees the memory; the buffer is empty and usable again. */
 void buf_clear(struct buf *buffer);
-/* Room for `more` further bytes; returns where they go. buf->size is not changed. */
-char *buf_reserve(struct buf *buffer, size_t more);
-void buf_add(struct buf *buffer, const void *bytes, size_t size);
-void buf_add_char(struct buf *buffer, char c);
-void buf_add_str(struct buf *buffer, struct str text);
+/* Gets memory for `more` further bytes. */
+void buf_grow(struct buf *buffer, size_t more);
 void buf_add_text(struct buf *buffer, const char *text);
 void buf_add_u64(struct buf *buffer, uint64_t value);
 void buf_add_i64(struct buf *buffer, int64_t value);
 void buf_printf(struct buf *buffer, const char *format, ...) PRINTF_LIKE(2, 3);
 /* Drops the first `size` bytes. */
 void buf_consume(struct buf *buffer, size_t size);
+
+/* Room for `more` further bytes; returns where they go. buf->size is not changed. This and what follows stands here
+ * because answers and log lines are made of many small pieces. */
+static inline char *buf_reserve(struct buf *buffer, size_t more)
+{
+    if (UNLIKELY(buffer->capacity - buffer->size < more))
+        buf_grow(buffer, more);
+    return buffer->at + buffer->size;
+}
+
+static inline void buf_add(struct buf *buffer, const void *bytes, size_t size)
+{
+    if (size == 0)
+        return;
+    memcpy(buf_reserve(buffer, size), bytes, size);
+    buffer->size += size;
+}
+
+static inline void buf_add_char(struct buf *buffer, char c)
+{
+    *buf_reserve(buffer, 1) = c;
+    buffer->size++;
+}
+
+static inline void buf_add_str(struct buf *buffer, struct str text)
+{
+    buf_add(buffer, text.at, text.size);
+}
 
 static inline struct str buf_str(const struct buf *buffer)
 {

@@ -88,11 +88,14 @@ void instance_from_row(struct arena *arena, const struct pg_rows *rows, size_t r
 
 /* ---- what readers of the status see: a copy in Redis, so that asking costs PostgreSQL nothing ---- */
 
-enum { SNAPSHOT_MAX = 2048, SNAPSHOT_NUMBERS = 13 };
+enum { SNAPSHOT_MAX = 2048, SNAPSHOT_NUMBERS = 13, SNAPSHOT_DIGITS_MAX = 19 /* INT64_MAX has as many */ };
 
 static struct str snapshot_key(struct arena *arena, struct str id)
 {
-    return str_from(arena_printf(arena, "instance:%.*s", STR_ARG(id)));
+    char *key = arena_alloc(arena, 9 + id.size);
+    memcpy(key, "instance:", 9);
+    memcpy(key + 9, id.at, id.size);
+    return str_of(key, 9 + id.size);
 }
 
 /* Numbers, then the texts, which hold no line feed (user ids are checked, reasons are ours), each on a line. */
@@ -130,12 +133,24 @@ static struct str snapshot_text(const struct instance *instance, char out[SNAPSH
     return str_of(out, size);
 }
 
+/* Takes a number and its line feed off the front. */
+static bool take_number(struct str *text, uint64_t *number)
+{
+    size_t size = 0;
+    *number = 0;
+    while (size < text->size && text->at[size] >= '0' && text->at[size] <= '9')
+        *number = *number * 10 + (uint64_t)(text->at[size++] - '0');
+    if (size == 0 || size > SNAPSHOT_DIGITS_MAX || size == text->size || text->at[size] != '\n')
+        return false;
+    *text = str_of(text->at + size + 1, text->size - size - 1);
+    return true;
+}
+
 static bool snapshot_read(struct arena *arena, struct str text, struct str id, struct instance *instance)
 {
     uint64_t numbers[SNAPSHOT_NUMBERS];
-    struct str line;
     for (size_t i = 0; i < SNAPSHOT_NUMBERS; i++)
-        if (!str_split(&text, '\n', &line) || !str_to_u64(line, &numbers[i]))
+        if (!take_number(&text, &numbers[i]))
             return false;
     struct str user_id;
     struct str reason;

@@ -142,29 +142,29 @@ static bool method_fits(const char *method, struct str asked)
            (str_equal(asked, STR("HEAD")) && strcmp(method, "GET") == 0);
 }
 
-/* Finds the route; `allow` gets the methods that the path has. False when the path is not known. */
-static bool find_route(struct request *request, size_t surface, char *allow, size_t allow_size)
+/* Finds the route. Where the path is known but not with this method, *allow gets the methods that it has; NULL: it
+ * is not known. */
+static void find_route(struct request *request, size_t surface, const char **allow)
 {
     struct str segments[SEGMENTS_MAX];
     size_t count;
-    bool known = false;
+    char *methods = NULL;
+    *allow = NULL;
     if (!cut(request->path, segments, &count))
-        return false;
-    size_t used = 0;
+        return;
     for (struct pattern *pattern = gate.patterns[surface]; pattern->route; pattern++) {
         if (!fits(pattern, segments, count))
             continue;
-        if (!request->route && method_fits(pattern->route->method, request->http->head->method)) {
-            if (!take_params(request, pattern, segments))
-                return false;
-            request->route = pattern->route;
+        const char *method = pattern->route->method;
+        if (method_fits(method, request->http->head->method)) {
+            if (take_params(request, pattern, segments))
+                request->route = pattern->route;
+            return;
         }
-        known = true;
-        int length =
-            snprintf(allow + used, allow_size - used, "%s%s", used ? ", " : "", pattern->route->method);
-        used += length > 0 ? (size_t)length : 0;
+        methods = methods ? arena_printf(request->arena, "%s, %s", methods, method)
+                          : arena_strdup(request->arena, method);
     }
-    return known;
+    *allow = methods;
 }
 
 /* ---- a request ---- */
@@ -244,18 +244,17 @@ void gate_handle(struct http_request *http)
     request->query = target.query;
     size_t surface = find_surface(request->path);
     request->surface = gate.surfaces[surface];
-    char *allow = arena_alloc(request->arena, 64);
-    allow[0] = '\0';
-    bool known = find_route(request, surface, allow, 64);
-    if (gate_cors(request, known ? allow : NULL))
+    const char *allow;
+    find_route(request, surface, &allow);
+    if (gate_cors(request, allow))
         return;
-    if (!known) {
-        reply_error(request, ERROR_NOT_FOUND, NULL);
+    if (!request->route && allow) {
+        reply_header(request, "Allow", allow);
+        reply_error(request, ERROR_METHOD_NOT_ALLOWED, NULL);
         return;
     }
     if (!request->route) {
-        reply_header(request, "Allow", allow);
-        reply_error(request, ERROR_METHOD_NOT_ALLOWED, NULL);
+        reply_error(request, ERROR_NOT_FOUND, NULL);
         return;
     }
     fiber_set_name(request->route->path);

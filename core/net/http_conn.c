@@ -243,7 +243,7 @@ static void run_request(void *arg)
     struct http_conn *conn = arg;
     struct http_request *request = conn->request;
     conn->fiber = fiber_self();
-    fiber_set_deadline(clock_in_ms((uint64_t)config->request_timeout_s * 1000));
+    fiber_set_deadline(request->start_ns + (uint64_t)config->request_timeout_s * CLOCK_SECOND);
     conn->server->options.handle(request);
     fiber_hold();
     if (!request->status)
