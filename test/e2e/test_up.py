@@ -423,7 +423,7 @@ def test_a_name_that_a_socket_can_not_have(up, parent, folder):
     assert "sockets are in" in one.said()
     place = re.search(r"sockets are in (\S+),", one.said()).group(1)
     try:
-        assert mode(place) in (0o700, 0o711)
+        assert mode(place) in (0o700, 0o710)
         assert call(data, "POST", "/session/create", {"user_id": "ada"})[0] == 201
         assert one.stop() == 0
     finally:
