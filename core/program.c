@@ -55,7 +55,7 @@ bool program_open_stores(struct loop *loop)
 {
     char error[512];
     if (redis_open_loop(loop, error, sizeof error) != 0 || pg_open_loop(loop, error, sizeof error) != 0) {
-        LOG(ERROR, "stores can't be opened", LOG_TEXT("why", error));
+        fprintf(stderr, "wakegate: %s\n", error);
         return false;
     }
     bell_open_loop(loop);

@@ -45,6 +45,8 @@ static struct {
     struct reactor *reactors;
     unsigned count;
     unsigned running;
+    bool started;
+    bool closing;
     const char *port_file;
 } serve;
 
@@ -116,11 +118,15 @@ static void *reactor_main(void *arg)
 
 /* ---- the first one, which starts and ends the others ---- */
 
+/* While it starts, `start` closes it once it is through: there may be reactors that are not counted yet. */
 static void on_terminate(void *arg)
 {
     (void)arg;
     LOG(INFO, "draining", LOG_INT("seconds", config->drain_s));
     ops_set_draining();
+    serve.closing = true;
+    if (!serve.started)
+        return;
     for (unsigned i = 0; i < serve.running; i++)
         loop_post(&serve.reactors[i].loop, begin_close, &serve.reactors[i]);
 }
@@ -198,12 +204,12 @@ static void start(void *arg)
                     !listen_here(first, (int)config->port) ||
                     !program_open_metrics(&first->loop, &first->metrics) || !start_others() ||
                     !write_port_file(serve.port_file, first->port);
-    if (first->failed) {
+    serve.started = true;
+    if (!first->failed)
+        LOG(INFO, "listening", LOG_TEXT("address", config->listen_address), LOG_INT("port", first->port),
+            LOG_INT("reactors", serve.count));
+    if (first->failed || serve.closing)
         on_terminate(NULL);
-        return;
-    }
-    LOG(INFO, "listening", LOG_TEXT("address", config->listen_address), LOG_INT("port", first->port),
-        LOG_INT("reactors", serve.count));
 }
 
 static bool run_all(void)

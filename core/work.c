@@ -39,6 +39,7 @@ static struct {
     bool stores_open;
     bool driver_open;
     bool sweeping;
+    bool started;
     bool closing;
     bool failed;
 } work;
@@ -67,6 +68,7 @@ static void close_worker(void *unused)
     loop_stop(&work.loop);
 }
 
+/* While it starts, `start` closes it once it is through: what is half open can't be closed. */
 static void on_terminate(void *unused)
 {
     (void)unused;
@@ -74,7 +76,8 @@ static void on_terminate(void *unused)
         return;
     work.closing = true;
     LOG(INFO, "draining", LOG_INT("seconds", config->drain_s));
-    fiber_start(&work.loop, "close", close_worker, NULL);
+    if (work.started)
+        fiber_start(&work.loop, "close", close_worker, NULL);
 }
 
 static void on_list(void *unused)
@@ -106,10 +109,13 @@ static void start(void *unused)
 {
     (void)unused;
     work.failed = !open_all();
-    if (work.failed)
-        on_terminate(NULL);
-    else
+    work.started = true;
+    if (!work.failed)
         LOG(INFO, "working", LOG_INT("concurrency", config->worker_concurrency));
+    if (work.closing)
+        fiber_start(&work.loop, "close", close_worker, NULL);
+    else if (work.failed)
+        on_terminate(NULL);
 }
 
 static bool settings_are_fit(void)
@@ -119,7 +125,9 @@ static bool settings_are_fit(void)
                                                    : NULL;
     if (missing)
         fprintf(stderr, "wakegate work: %s must be set\n", missing);
-    return !missing;
+    else if (!scale_ports_are_fit())
+        fputs("wakegate work: POD_PORT_RANGE must be FIRST-LAST, within 1-65535\n", stderr);
+    return !missing && scale_ports_are_fit();
 }
 
 int work_main(int argc, char **argv)
@@ -154,6 +162,7 @@ int work_main(int argc, char **argv)
         fiber_start(&work.loop, "start", start, NULL);
     } else {
         work.failed = true;
+        work.started = true;
         on_terminate(NULL);
     }
     loop_run(&work.loop);

@@ -9,7 +9,7 @@
  *   1        anything else                  waking; start or adopt; ready; awake
  *   0        awake or draining     alive    draining; wait for deliveries; stop; asleep
  *   0        anything else         any      stop what may be left; asleep
- *   0        asleep, failed        none     agreed
+ *   0        asleep, failed        none     agreed; but asleep with messages that wait: waking
  */
 #include "workers/scale.h"
 
@@ -24,7 +24,10 @@
 #include "workers/pool.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 enum {
     DRAIN_POLL_MS = 20,
@@ -50,18 +53,41 @@ static bool port_range(int64_t *first, int64_t *last)
            *first > 0 && *last <= 65535 && *first <= *last;
 }
 
+bool scale_ports_are_fit(void)
+{
+    int64_t first;
+    int64_t last;
+    return port_range(&first, &last);
+}
+
+/* Whether nobody listens there. Somebody else's server would take the pod's place: its /health may answer as well. */
+static bool port_is_free(int64_t port)
+{
+    struct sockaddr_in where = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int on = 1;
+    int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (descriptor < 0)
+        return true; /* the start will say what is wrong */
+    setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    bool is_free = bind(descriptor, (struct sockaddr *)&where, sizeof where) == 0 || errno != EADDRINUSE;
+    close(descriptor);
+    return is_free;
+}
+
 /* Reserves a port in the row; the unique index says whether it is free among pods. */
 static int to_waking(struct job *job, struct instance *instance)
 {
     int64_t first;
     int64_t last;
-    if (!port_range(&first, &last))
-        return job_fail(job, -EINVAL, "POD_PORT_RANGE must be FIRST-LAST, within 1-65535");
+    CHECK(port_range(&first, &last));
     int result = -EEXIST;
     for (int i = 0; result == -EEXIST && i < PORT_TRIES; i++) {
         uint32_t random;
         crypto_random(&random, sizeof random);
-        result = instance_to_waking(job, first + random % (last - first + 1), instance);
+        int64_t port = first + random % (last - first + 1);
+        if (port_is_free(port))
+            result = instance_to_waking(job, port, instance);
     }
     if (result == -EEXIST)
         return job_fail(job, result, "no port is free in POD_PORT_RANGE");
@@ -103,6 +129,8 @@ static int wake(struct job *job, struct instance *instance)
         return start_failed(job, instance, result, "start");
     CRASH_POINT("scale-started");
     result = pod_wait_ready(driver, spec.instance_id, pod.port);
+    if (result == 0 && !driver->alive(spec.instance_id))
+        result = -ESRCH;
     if (result == -ECANCELED)
         return result;
     if (result)
@@ -198,7 +226,9 @@ static int step(struct job *job, struct instance *instance, bool *agreed)
         bool up = instance->state == INSTANCE_AWAKE || instance->state == INSTANCE_DRAINING;
         if (up && alive)
             return drain(job, instance);
-        *agreed = !alive && (instance->state == INSTANCE_ASLEEP || instance->state == INSTANCE_FAILED);
+        bool rests = instance->state == INSTANCE_FAILED ||
+                     (instance->state == INSTANCE_ASLEEP && instance->queued == 0);
+        *agreed = !alive && rests;
         return *agreed ? 0 : to_sleep(job, instance);
     }
     if (alive && instance->state == INSTANCE_DRAINING)

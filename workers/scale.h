@@ -10,4 +10,7 @@ int scale_run(struct job *job);
 /* The driver that scale jobs use; set before the pool is opened. */
 void scale_use(const struct pod_driver *driver);
 
+/* False when POD_PORT_RANGE can't be read; checked before the pool is opened. */
+bool scale_ports_are_fit(void);
+
 #endif

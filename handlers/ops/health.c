@@ -72,34 +72,42 @@ void ops_set_draining(void)
     atomic_store(&draining, true);
 }
 
+/* The watch looks each second; a connection known to be down is down at once. */
+static bool redis_is_healthy(void)
+{
+    const struct watch *watch = loop_self()->slots[LOOP_GATE];
+    return watch && watch->redis && redis_is_up(redis_shared());
+}
+
+static bool postgres_is_healthy(void)
+{
+    const struct watch *watch = loop_self()->slots[LOOP_GATE];
+    return watch && watch->postgres && pg_is_up();
+}
+
 static void put_part(struct json_out *out, const char *name, bool healthy)
 {
     json_put_text(out, name, healthy ? "healthy" : "unhealthy");
 }
 
-static void reply_health(struct request *request, bool healthy)
+static void reply_health(struct request *request, bool accepting)
 {
-    const struct watch *watch = loop_self()->slots[LOOP_GATE];
+    bool redis = redis_is_healthy();
+    bool postgres = postgres_is_healthy();
+    bool healthy = redis && postgres && accepting;
     struct reply reply;
     reply_begin(&reply, request);
     json_put_text(&reply.json, "status", healthy ? "healthy" : "degraded");
-    put_part(&reply.json, "redis", watch && watch->redis);
-    put_part(&reply.json, "postgres", watch && watch->postgres);
+    put_part(&reply.json, "redis", redis);
+    put_part(&reply.json, "postgres", postgres);
     json_put_text(&reply.json, "timestamp", clock_iso_now());
     reply_end(&reply, healthy ? 200 : 503);
-}
-
-/* The watch looks each second; a connection known to be down is down at once. */
-static bool stores_are_up(void)
-{
-    const struct watch *watch = loop_self()->slots[LOOP_GATE];
-    return watch && watch->redis && watch->postgres && redis_is_up(redis_shared()) && pg_is_up();
 }
 
 /* GET /health */
 void ops_health(struct request *request)
 {
-    reply_health(request, stores_are_up());
+    reply_health(request, true);
 }
 
 /* GET /livez */
@@ -114,5 +122,5 @@ void ops_live(struct request *request)
 /* GET /readyz */
 void ops_ready(struct request *request)
 {
-    reply_health(request, stores_are_up() && !atomic_load(&draining));
+    reply_health(request, !atomic_load(&draining));
 }

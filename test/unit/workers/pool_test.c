@@ -699,7 +699,7 @@ static void redis_full_body(void)
     struct pool *pool = open_pool();
     add("a", NULL, 0);
     UNTIL(ended == 1);
-    REDIS_DO(&reply, &arena, STR("CONFIG"), STR("SET"), STR("maxmemory"), STR("1mb"));
+    REDIS_DO(&reply, &arena, STR("CONFIG"), STR("SET"), STR("maxmemory"), STR("1"));
     assert_int_equal(queue_add_volatile(JOB_PING_VOLATILE, STR("a"), STR_NONE), -EIO);
     for (int i = 0; i < 20; i++)
         add("a", NULL, 0);

@@ -335,7 +335,7 @@ static void volatile_body(void)
     assert_int_equal(queue_add_volatile(JOB_PING_VOLATILE, STR("a"), STR("{}")), 0);
     assert_int_equal(entries("ping", &lanes), 2);
     assert_int_equal(metric_read(M_JOBS_ADDED, JOB_PING_VOLATILE), added + 2);
-    REDIS_NUMBER(STR("CONFIG"), STR("SET"), STR("maxmemory"), STR("1mb"));
+    REDIS_NUMBER(STR("CONFIG"), STR("SET"), STR("maxmemory"), STR("1"));
     assert_int_equal(queue_add_volatile(JOB_PING_VOLATILE, STR("a"), STR_NONE), -EIO);
     REDIS_NUMBER(STR("CONFIG"), STR("SET"), STR("maxmemory"), STR("0"));
     REDIS_NUMBER(STR("SCRIPT"), STR("FLUSH"));
