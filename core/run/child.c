@@ -10,6 +10,7 @@
 #include "core/base/check.h"
 #include "core/base/clock.h"
 #include "core/run/fiber.h"
+#include "core/run/signal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,16 +38,6 @@ struct child {
 };
 
 /* ---- in the child, between fork and exec: async-signal-safe calls only ---- */
-
-static void reset_signals(void)
-{
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    for (int number = 1; number < NSIG; number++)
-        sigaction(number, &action, NULL); /* fails for SIGKILL and SIGSTOP, and for those that libc keeps */
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
 
 /* The source may itself be one of the descriptors 0 to 2, so all three are moved out of the way first. */
 static bool set_descriptors(const struct child_options *options)
@@ -76,7 +67,7 @@ static bool set_user(const struct child_user *user)
 _Noreturn static void become(const struct child_options *options, char *const *environment, pid_t parent,
                              int report)
 {
-    reset_signals();
+    signal_reset_all();
     setsid();
     /* After setuid, which takes the death signal away; and the parent may be gone already. */
     bool ready = set_user(options->user) && prctl(PR_SET_PDEATHSIG, options->death_signal) == 0;

@@ -15,4 +15,8 @@ void signal_open(struct loop *loop, struct signal_watch *watch, int number, void
                  void *arg);
 void signal_close(struct signal_watch *watch);
 
+/* Every signal as a new process expects it: not ignored, not caught, not blocked. For the moment between fork and
+ * exec; async-signal-safe. */
+void signal_reset_all(void);
+
 #endif

@@ -16,6 +16,7 @@
 #include "core/base/config.h"
 #include "core/base/crash.h"
 #include "core/base/log.h"
+#include "core/run/signal.h"
 #include "workers/pods/proc.h"
 #include "workers/pods/tree.h"
 
@@ -98,17 +99,6 @@ static _Noreturn void child_fail(const struct child *child, enum step step, int 
 }
 
 /* Handlers are the worker's code; ignored signals would stay ignored. */
-static void reset_signals(void)
-{
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    for (int number = 1; number < NSIG; number++)
-        if (number != SIGKILL && number != SIGSTOP)
-            sigaction(number, &action, NULL);
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 static void close_from(unsigned first, unsigned open_max)
 {
     if (syscall(SYS_close_range, first, ~0U, 0) == 0)
@@ -179,7 +169,7 @@ static _Noreturn void child_run(struct child *child)
     /* bubblewrap does it itself, and where it is installed setuid it must be able to become root first. */
     if (!child->mode.sandboxed && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         child_fail(child, STEP_USER, errno);
-    reset_signals();
+    signal_reset_all();
     execve(child->args[0], (char *const *)(uintptr_t)child->args, child->environment);
     child_fail(child, STEP_EXEC, errno);
 }
