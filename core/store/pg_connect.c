@@ -4,10 +4,14 @@
  */
 #include "core/store/pg_internal.h"
 
+#include "core/base/clock.h"
 #include "core/base/config.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
+
+enum { CONNECT_MS = 5000 };
 
 int pg_url_check(char *error, size_t error_size)
 {
@@ -63,24 +67,48 @@ static void ignore_notice(void *unused, const PGresult *notice)
     (void)notice;
 }
 
+/* As PQconnectdbParams does it, but with our receiver for notices from the first on: libpq's own would write to the log
+ * what is no line of the log. */
+static void finish_connecting(PGconn *connection)
+{
+    uint64_t deadline_ns = clock_in_ms(CONNECT_MS);
+    PostgresPollingStatusType state = PGRES_POLLING_WRITING;
+    PQsetNoticeReceiver(connection, ignore_notice, NULL);
+    while (state != PGRES_POLLING_OK && state != PGRES_POLLING_FAILED && clock_now_ns() < deadline_ns) {
+        struct pollfd waiting = {
+            .fd = PQsocket(connection),
+            .events = state == PGRES_POLLING_READING ? POLLIN : POLLOUT,
+        };
+        uint64_t left_ms = (deadline_ns - clock_now_ns()) / CLOCK_MS + 1;
+        if (poll(&waiting, 1, (int)left_ms) > 0)
+            state = PQconnectPoll(connection);
+    }
+}
+
 PGconn *pg_connect(const char *settings_sql, char *error, size_t error_size)
 {
     /* What stands before dbname, the URL may override; what stands behind it, not. */
-    static const char *const names[] = {
-        "connect_timeout",           "keepalives_idle", "keepalives_interval", "keepalives_count",
-        "fallback_application_name", "dbname",          "client_encoding",     NULL};
-    const char *const values[] = {"5", "15", "5", "3", "wakegate", config->database_url, "UTF8", NULL};
-    PGconn *connection = PQconnectdbParams(names, values, 1);
+    static const char *const names[] = {"keepalives_idle",
+                                        "keepalives_interval",
+                                        "keepalives_count",
+                                        "fallback_application_name",
+                                        "dbname",
+                                        "client_encoding",
+                                        NULL};
+    const char *const values[] = {"15", "5", "3", "wakegate", config->database_url, "UTF8", NULL};
+    PGconn *connection = PQconnectStartParams(names, values, 1);
     CHECK(connection);
+    if (PQstatus(connection) != CONNECTION_BAD)
+        finish_connecting(connection);
     if (PQstatus(connection) == CONNECTION_OK) {
-        PQsetNoticeReceiver(connection, ignore_notice, NULL);
         PGresult *result = PQexec(connection, settings_sql);
         bool done = PQresultStatus(result) == PGRES_COMMAND_OK;
         PQclear(result);
         if (done)
             return connection;
     }
-    pg_redact(error, error_size, PQerrorMessage(connection));
+    const char *reason = PQerrorMessage(connection);
+    pg_redact(error, error_size, *reason ? reason : "no answer in time");
     PQfinish(connection);
     return NULL;
 }
