@@ -4,7 +4,8 @@
  *
  *   desired  state                 pod      step
  *   (deleted)                      any      stop, remove the workspace, remove the row
- *   1        awake                 alive    agreed
+ *   1        awake                 healthy  agreed
+ *   1        awake                 hangs    stop it
  *   1        draining              alive    awake again
  *   1        anything else                  waking; start or adopt; ready; awake
  *   0        awake or draining     alive    draining; wait for deliveries; stop; asleep
@@ -20,6 +21,7 @@
 #include "core/base/log.h"
 #include "core/base/metrics.h"
 #include "core/domain/instance.h"
+#include "core/net/pod_call.h"
 #include "core/run/fiber.h"
 #include "workers/pool.h"
 
@@ -214,6 +216,16 @@ static bool pod_lives(struct job *job)
     return driver->alive(job->key.at) || driver->find(job->key.at, &pod) == 0;
 }
 
+/* It lives, but says nothing: what is asked of it next would fail as what made us look did. The next step finds none
+ * alive and starts it anew. */
+static int stop_hung(struct job *job)
+{
+    LOG(WARN, "a pod hangs", LOG_STR("instance", job->key));
+    metric_add(M_POD_LOST, 1);
+    int result = driver->stop(job->key.at);
+    return result ? job_fail(job, result, "a pod that hangs could not be stopped") : 0;
+}
+
 /* One step; *agreed when nothing is left to do. `instance` is fresh before and after. */
 static int step(struct job *job, struct instance *instance, bool *agreed)
 {
@@ -233,8 +245,10 @@ static int step(struct job *job, struct instance *instance, bool *agreed)
     }
     if (alive && instance->state == INSTANCE_DRAINING)
         return look_again(job, instance_undrain(job, instance), instance);
-    *agreed = alive && instance->state == INSTANCE_AWAKE;
-    return *agreed ? 0 : wake(job, instance);
+    if (!alive || instance->state != INSTANCE_AWAKE)
+        return wake(job, instance);
+    *agreed = pod_is_healthy(instance->port);
+    return *agreed ? 0 : stop_hung(job);
 }
 
 int scale_run(struct job *job)

@@ -38,21 +38,31 @@ int pod_chat(struct arena *arena, int64_t port, struct str session, struct str m
     return result;
 }
 
-bool pod_is_busy(int64_t port)
+static bool says_ok(int64_t port, const char *path, uint64_t timeout_ms)
 {
     char url[64];
-    pod_url(url, port, "/busy");
+    pod_url(url, port, path);
     const struct fetch_request request = {
         .method = "GET",
         .url = url,
         .connect_timeout_ms = (uint64_t)config->pod_connect_ms,
-        .total_timeout_ms = 1000,
+        .total_timeout_ms = timeout_ms,
         .max_body_bytes = 65536,
     };
     struct arena arena;
     struct fetch_answer answer;
     arena_init(&arena);
-    bool busy = fetch(&request, &arena, &answer) == 0 && answer.status == 200;
+    bool ok = fetch(&request, &arena, &answer) == 0 && answer.status == 200;
     arena_clear(&arena);
-    return busy;
+    return ok;
+}
+
+bool pod_is_healthy(int64_t port)
+{
+    return says_ok(port, "/health", POD_HEALTH_MS);
+}
+
+bool pod_is_busy(int64_t port)
+{
+    return says_ok(port, "/busy", 1000);
 }

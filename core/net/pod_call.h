@@ -13,6 +13,10 @@ enum { POD_ANSWER_MAX = 1024 * 1024 };
 int pod_chat(struct arena *arena, int64_t port, struct str session, struct str message_id, struct str text,
              struct fetch_answer *answer) MUST_USE;
 
+/* GET /health: true when the pod answers 200 within POD_HEALTH_MS. Waits. */
+enum { POD_HEALTH_MS = 3000 };
+bool pod_is_healthy(int64_t port);
+
 /* GET /busy: true when the pod answers 200 within a second. Waits. */
 bool pod_is_busy(int64_t port);
 

@@ -9,7 +9,7 @@ In its workspace:
   starts           one line for each start: pid and generation
 
 A message that begins with "!" says how it is answered: !500, !503, !garbage, !huge, !never, !empty, !crash (before an
-answer is written down), !crash-once, !slow N (seconds).
+answer is written down), !crash-once, !hang-once (the whole pod stands still), !slow N (seconds).
 """
 
 import fcntl
@@ -102,6 +102,11 @@ class Pod(http.server.BaseHTTPRequestHandler):
             if not os.path.exists(os.path.join(HERE, "crashed")):
                 note("crashed", text)
                 os._exit(9)
+            return False
+        if how == "!hang-once":
+            if not os.path.exists(os.path.join(HERE, "hung")):
+                note("hung", text)
+                os.kill(os.getpid(), signal.SIGSTOP)
             return False
         answers = {"!500": (500, b'{"error":"no"}'), "!503": (503, b"{}"), "!garbage": (200, b"<html>hello"),
                    "!huge": (200, b'"' + b"x" * (4 << 20) + b'"'), "!empty": (200, b"")}

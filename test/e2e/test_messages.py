@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from books import asked_texts, check_once_each, read_book
+from books import asked_texts, check_once_each, pod_starts, read_book
 from fixtures import recorder_settings, run_gateway
 from stores import wait_until
 
@@ -126,6 +126,15 @@ def test_a_pod_that_crashes_once_over_a_message_gets_it_again(recorder):
     assert client.chat(uuid, texts[1], wait=30).status_code == 200
     check_once_each(recorder, uuid, texts)
     assert asked_texts(recorder, uuid) == ["!crash-once", "!crash-once", "after"]
+
+
+def test_a_pod_that_hangs_is_started_anew_and_gets_its_message_again(hasty):
+    client = hasty.client()
+    uuid = client.awake()
+    assert client.chat(uuid, "!hang-once", wait=30).status_code in (200, 202)
+    client.wait_settled(uuid, 1, 60)
+    check_once_each(hasty, uuid, ["!hang-once"])
+    assert len(pod_starts(hasty, uuid)) == 2
 
 
 def test_a_client_that_leaves_while_it_waits_does_not_take_its_message_along(recorder):
