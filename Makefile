@@ -14,7 +14,7 @@
 #
 #   BUILD=debug|release|asan|tsan   default release; asan for test, unit, e2e and fault
 #   V=1                             show the commands
-#   LTO=1                           release with link-time optimization: slower to build
+#   LTO=                            release without link-time optimization
 #   O=DIR                           build into DIR/$(BUILD) in place of build/$(BUILD)
 #   SRC_DIRS="core/base proto"      build only these folders, for a unit test of one of them while others are broken
 
@@ -23,7 +23,7 @@ O := build
 ARGS :=
 T :=
 V :=
-LTO :=
+LTO := 1
 PYTHON := /usr/bin/python3
 JOBS := $(shell nproc)
 
