@@ -7,7 +7,7 @@
 #include "core/base/log.h"
 #include "core/domain/key.h"
 #include "core/net/fetch.h"
-#include "core/run/fiber.h"
+#include "core/run/sync.h"
 #include "core/store/bell.h"
 #include "core/store/limit.h"
 #include "core/store/pg.h"

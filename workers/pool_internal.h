@@ -18,7 +18,7 @@
 #ifndef WORKERS_POOL_INTERNAL_H
 #define WORKERS_POOL_INTERNAL_H
 
-#include "core/run/fiber.h"
+#include "core/run/sync.h"
 #include "core/store/redis.h"
 #include "workers/pool.h"
 

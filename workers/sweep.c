@@ -8,7 +8,7 @@
 #include "core/base/metrics.h"
 #include "core/domain/instance.h"
 #include "core/net/pod_call.h"
-#include "core/run/fiber.h"
+#include "core/run/sync.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #include "core/domain/job.h"
 
 #include "core/base/clock.h"
-#include "core/run/fiber.h"
+#include "core/run/sync.h"
 #include "core/store/pg.h"
 #include "core/store/redis.h"
 

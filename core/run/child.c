@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/close_range.h>
 #include <paths.h>
 #include <signal.h>
@@ -57,11 +58,9 @@ static bool set_descriptors(const struct child_options *options)
     return true;
 }
 
-/* setgroups by its number: grp.h's struct group and ours can't stand in one file. */
 static bool set_user(const struct child_user *user)
 {
-    return !user ||
-           (syscall(SYS_setgroups, 1, &user->gid) == 0 && setgid(user->gid) == 0 && setuid(user->uid) == 0);
+    return !user || (setgroups(1, &user->gid) == 0 && setgid(user->gid) == 0 && setuid(user->uid) == 0);
 }
 
 _Noreturn static void become(const struct child_options *options, char *const *environment, pid_t parent,

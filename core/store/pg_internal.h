@@ -18,7 +18,7 @@
 
 #include "core/base/arena.h"
 #include "core/base/list.h"
-#include "core/run/fiber.h"
+#include "core/run/sync.h"
 #include "core/run/loop.h"
 #include "core/store/pg.h"
 

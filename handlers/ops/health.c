@@ -2,6 +2,7 @@
 #include "handlers/ops/ops.h"
 
 #include "core/base/clock.h"
+#include "core/run/sync.h"
 #include "core/store/pg.h"
 #include "core/store/redis.h"
 

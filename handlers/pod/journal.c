@@ -6,6 +6,7 @@
 #include "handlers/pod/pod.h"
 
 #include "core/base/log.h"
+#include "core/run/sync.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -13,10 +13,18 @@ from wakegate import BINARY, ROOT, environment
 README = os.path.join(ROOT, "README.md")
 
 
+def readme():
+    with open(README, encoding="utf-8") as file:
+        return file.read()
+
+
+def output_of(command):
+    return subprocess.run([BINARY, command], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 def tour():
     """The shell blocks of the section "A minute's tour"."""
-    with open(README, encoding="utf-8") as file:
-        section = re.search(r"^## A minute's tour$(.*?)(?=^## |\Z)", file.read(), re.MULTILINE | re.DOTALL)
+    section = re.search(r"^## A minute's tour$(.*?)(?=^## |\Z)", readme(), re.MULTILINE | re.DOTALL)
     assert section, "README.md has no section \"A minute's tour\""
     return re.findall(r"^```sh$(.*?)^```$", section[1], re.MULTILINE | re.DOTALL)
 
@@ -45,9 +53,19 @@ def up():
         remove_folder(folder)
 
 
+def test_the_settings_are_those_of_the_program():
+    table = re.search(r"^<!-- settings -->\n(.*?)^<!-- /settings -->$", readme(), re.MULTILINE | re.DOTALL)
+    assert table and table[1] == output_of("settings")
+
+
+def test_every_route_is_named():
+    text = readme()
+    for line in output_of("routes").splitlines():
+        method, path = line.split()[1:3]
+        assert f"`{method} {path}`" in text or f"`{path}`" in text, (method, path)
+
+
 def test_the_tour_works_as_written(up):
-    if not os.path.exists(README):
-        pytest.skip("there is no README.md yet")
     blocks = tour()
     assert blocks
     done = subprocess.run(["bash", "-e"], input="\n".join(blocks), cwd=up, env=environment(), capture_output=True,

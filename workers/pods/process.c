@@ -17,7 +17,7 @@
 #include "core/base/config.h"
 #include "core/base/list.h"
 #include "core/base/log.h"
-#include "core/run/fiber.h"
+#include "core/run/sync.h"
 #include "workers/pods/driver.h"
 #include "workers/pods/folder.h"
 #include "workers/pods/host.h"

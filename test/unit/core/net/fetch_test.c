@@ -7,7 +7,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
-#include "core/run/fiber.h"
+#include "core/run/sync.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>

@@ -1,5 +1,5 @@
 /* Waiting, cancelling, gates, threads and stacks of fibers. */
-#include "core/run/fiber.h"
+#include "core/run/sync.h"
 
 #include "core/base/clock.h"
 #include "core/base/log.h"

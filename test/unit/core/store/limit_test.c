@@ -7,7 +7,7 @@
 #include "core/base/crypto.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
-#include "core/run/fiber.h"
+#include "core/run/sync.h"
 #include "core/store/redis.h"
 #include "test/unit/support/services.h"
 

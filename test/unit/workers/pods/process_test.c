@@ -6,7 +6,7 @@
 #include "core/base/config.h"
 #include "core/base/crash.h"
 #include "core/base/log.h"
-#include "core/run/fiber.h"
+#include "core/run/sync.h"
 #include "core/run/loop.h"
 #include "workers/pods/driver.h"
 #include "workers/pods/folder.h"

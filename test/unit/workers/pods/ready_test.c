@@ -2,7 +2,7 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/net/fetch.h"
-#include "core/run/fiber.h"
+#include "core/run/sync.h"
 #include "core/run/loop.h"
 #include "workers/pods/driver.h"
 
