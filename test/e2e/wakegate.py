@@ -32,6 +32,16 @@ def first_ports():
 
 free_ports = first_ports()
 
+def others_can_read(path):
+    """Whether a user without rights of its own gets to the file: a checkout may lie below a closed folder."""
+    folder = os.path.dirname(path)
+    while folder != "/":
+        if not os.stat(folder).st_mode & 0o001:
+            return False
+        folder = os.path.dirname(folder)
+    return bool(os.stat(path).st_mode & 0o004)
+
+
 # Short times, no sandbox (test_pods.py has one), and a rate that no other test reaches.
 SETTINGS = {
     "PORT": "0",
@@ -41,6 +51,7 @@ SETTINGS = {
     "IDLE_TIMEOUT_SECONDS": "60",
     "RECONCILE_MS": "100",
     "POD_SANDBOX": "off",
+    "POD_USER": "nobody" if others_can_read(POD_SCRIPT) else "",
     "POD_READY_TIMEOUT_MS": "10000",
     "POD_ANSWER_TIMEOUT_MS": "5000",
     "POD_STOP_TIMEOUT_MS": "3000",
