@@ -455,9 +455,11 @@ def test_below_a_folder_that_is_closed_to_the_database(up, parent):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user is what runs the other tests then")
 def test_an_ordinary_user_can_run_it(parent):
-    """The binary may be below a folder that the user can't pass, so it runs a copy."""
+    """The binary may be below a folder that the user can't pass, so it runs a copy, of its library there too."""
     user = pwd.getpwnam("nobody")
     shutil.copy(WAKEGATE, os.path.join(parent, "wakegate"))
+    for library in re.findall(r"=> (\S+/build/deps/\S+)", subprocess.check_output(["ldd", WAKEGATE], text=True)):
+        shutil.copy(library, parent)
     home = os.path.join(parent, "home")
     os.mkdir(home)
     os.chown(home, user.pw_uid, user.pw_gid)
@@ -472,7 +474,7 @@ def test_an_ordinary_user_can_run_it(parent):
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={"PATH": "/usr/bin:/bin", "CI": "true"},
+            env={"PATH": "/usr/bin:/bin", "CI": "true", "LD_LIBRARY_PATH": parent},
         )
         try:
             wait_until(
