@@ -31,6 +31,11 @@ int64_t clock_wall_ms(void)
     return (int64_t)(read_clock(CLOCK_REALTIME) / CLOCK_MS);
 }
 
+int64_t clock_coarse_wall_ms(void)
+{
+    return (int64_t)(read_clock(CLOCK_REALTIME_COARSE) / CLOCK_MS);
+}
+
 int64_t clock_wall_s(void)
 {
     return clock_wall_ms() / 1000;

@@ -192,7 +192,7 @@ struct buf *log_line_begin(enum log_level level, const char *message)
 {
     struct source *source = source_own();
     struct buf *line = &source->line;
-    int64_t now_ms = clock_wall_ms();
+    int64_t now_ms = clock_coarse_wall_ms();
     unsigned ms = (unsigned)(now_ms % 1000);
     static _Thread_local int64_t second = -1;
     static _Thread_local char iso[CLOCK_ISO_SIZE];

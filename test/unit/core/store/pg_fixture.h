@@ -8,7 +8,7 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/metrics.h"
-#include "core/run/fiber.h"
+#include "core/run/sync.h"
 #include "core/store/pg.h"
 #include "test/unit/support/services.h"
 
