@@ -45,11 +45,6 @@ static const struct pg_statement sql_list = {
                              "AND ($3::text IS NULL OR user_id = $3::text) AND seq < $4::bigint "
                              "ORDER BY seq DESC LIMIT $5::bigint + 1"};
 
-const char *instance_state_name(enum instance_state state)
-{
-    return state_names[state];
-}
-
 static enum instance_state state_of(struct str name)
 {
     for (size_t i = 0; i < ARRAY_SIZE(state_names); i++)

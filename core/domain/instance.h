@@ -51,9 +51,6 @@ struct instance {
     bool deleted;
 };
 
-/* The words of the database. */
-const char *instance_state_name(enum instance_state state);
-
 /*
  * What clients ask for. Each waits; the instance is filled in from the arena. -ENOENT: no such instance of this
  * account; -EBUSY: it failed less than INSTANCE_FAILED_S ago; and the errors of pg_write. What has to be rung is rung.

@@ -26,7 +26,6 @@ struct request;
     X(INVALID_PARAMETER,   400, "invalid_parameter",   "A parameter is missing or invalid") \
     X(UNAUTHORIZED,        401, "unauthorized",        "API key required") \
     X(INVALID_KEY,         401, "invalid_api_key",     "Invalid API key") \
-    X(FORBIDDEN,           403, "forbidden",           "Forbidden") \
     X(NOT_FOUND,           404, "not_found",           "Not found") \
     X(METHOD_NOT_ALLOWED,  405, "method_not_allowed",  "Method not allowed") \
     X(REQUEST_TIMEOUT,     408, "request_timeout",     "The request took too long to arrive") \

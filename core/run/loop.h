@@ -24,7 +24,6 @@ enum loop_slot {
     LOOP_BELL,
     LOOP_KEYS,
     LOOP_GATE,
-    LOOP_QUEUE,
     LOOP_SLOTS
 };
 
