@@ -106,7 +106,8 @@ class Pod(http.server.BaseHTTPRequestHandler):
         if how == "!hang-once":
             if not os.path.exists(os.path.join(HERE, "hung")):
                 note("hung", text)
-                os.kill(os.getpid(), signal.SIGSTOP)
+                # To this very thread: os.kill() wakes the main one for it, and this one would go on until that runs.
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
             return False
         answers = {"!500": (500, b'{"error":"no"}'), "!503": (503, b"{}"), "!garbage": (200, b"<html>hello"),
                    "!huge": (200, b'"' + b"x" * (4 << 20) + b'"'), "!empty": (200, b"")}
