@@ -3,16 +3,24 @@
  *
  * A head's pieces arrive as spans that may end anywhere, so each is gathered into the request's arena. llhttp is
  * paused at the end of a head that a body follows and at the end of a request: handlers never start inside its
- * callbacks.
+ * callbacks. It begins anew with each request, so that nothing of one (a trailer, say) can act on the next.
+ *
+ * What llhttp does not show is seen by counting: a request's bytes are numbered from the first of its request line
+ * on, and the place where a span ends says how much white space, chunk frames and so on came before it.
  */
 #include "proto/http1.h"
+
+#include "proto/http1_head.h"
 
 #include <llhttp.h>
 #include <stdlib.h>
 
 enum {
-    EXTENSIONS_MAX = 16384, /* bytes of a body's chunk extensions, which mean nothing to us */
-    VERSION_SIZE = 10,      /* "HTTP/1.1" and CR LF */
+    EMPTY_LINES_MAX = 4,                 /* before a request */
+    TARGET_END_MAX = HTTP1_LINE_MAX - 9, /* " HTTP/1.1" comes behind it */
+    LINE_END_SIZE = 10,                  /* "HTTP/1.1" and CR LF */
+    FRAMES_MAX = 16384,                  /* bytes of a chunked body's frames and trailers … */
+    FRAMES_PER_BYTE = 5,                 /* … beyond so many for each byte of the body itself */
 };
 
 /* A text that grows in the arena while its spans come in. */
@@ -28,19 +36,24 @@ struct http1_parser {
     void (*on_body)(void *arg, const char *bytes, size_t size);
     void *arg;
     struct http1_head head;
-    size_t capacity; /* of head.fields */
+    size_t capacity;    /* of head.fields */
+    size_t field_count; /* dropped ones included */
     struct span span;
-    struct str name; /* of the field whose value comes next */
-    size_t head_bytes;
-    size_t line_bytes;
-    size_t extension_bytes; /* of the body's chunks */
-    size_t raw_size;        /* of the request line, as it came, with its end */
-    char raw_end[VERSION_SIZE];
-    int status; /* of an error found here */
+    struct str name;      /* of the field whose value comes next */
+    const char *piece;    /* what llhttp has at present … */
+    uint64_t offset;      /* … and where in the request that begins */
+    uint64_t head_size;   /* once it is complete */
+    uint64_t body_size;   /* of what was given to on_body */
+    size_t line_size;     /* of the request line as it came, with its end */
+    unsigned empty_bytes; /* of empty lines before the request */
+    int status;           /* of an error found here */
     const char *reason;
-    bool raw_done;
-    bool in_trailers;
-    bool head_done;
+    char line_end[LINE_END_SIZE];
+    bool line_done;        /* its end has come; llhttp may not have seen it yet */
+    bool version_fits;     /* llhttp has read one, and we speak it */
+    bool head_done;        /* what comes now is body or trailers */
+    bool behind_tab;       /* the present value: a tab stands before it */
+    bool ended_behind_tab; /* white space with a tab in it stood at the end of the piece before */
 };
 
 static int refuse(struct http1_parser *parser, int status, const char *reason)
@@ -50,6 +63,12 @@ static int refuse(struct http1_parser *parser, int status, const char *reason)
         parser->reason = reason;
     }
     return -1;
+}
+
+/* Where in the request a byte stands that llhttp points to. */
+static uint64_t offset_of(const struct http1_parser *parser, const char *at)
+{
+    return parser->offset + (uint64_t)(at - parser->piece);
 }
 
 static void span_add(struct http1_parser *parser, const char *at, size_t size)
@@ -78,17 +97,37 @@ static struct str span_take(struct http1_parser *parser)
     return text;
 }
 
-static int line_add(struct http1_parser *parser, const char *at, size_t size)
+/* ---- the request line ---- */
+
+static int refuse_line(struct http1_parser *parser)
 {
-    size_t room = HTTP1_LINE_MAX - parser->line_bytes;
-    span_add(parser, at, size < room ? size : room);
-    parser->line_bytes += size;
-    return size > room ? refuse(parser, 414, "request line too long") : 0;
+    return refuse(parser, 400, "bad request line");
+}
+
+/* One space stands between the parts (RFC 9112 §3). llhttp takes several and does not say so; what tells is where a
+ * part stands. */
+static uint64_t target_start(const struct http1_parser *parser)
+{
+    return parser->head.method.size + 1;
+}
+
+static uint64_t version_end(const struct http1_parser *parser)
+{
+    return target_start(parser) + parser->head.target.size + strlen(" HTTP/1.1");
+}
+
+/* For a line whose end has not come: whether more than one space has, where a part should begin. */
+static bool has_spaces(const struct http1_parser *parser)
+{
+    if (parser->head.target.at)
+        return parser->offset > version_end(parser) + strlen("\r");
+    return parser->head.method.at && parser->span.size == 0 && parser->offset > target_start(parser);
 }
 
 static int on_method(llhttp_t *llhttp, const char *at, size_t size)
 {
-    return line_add(llhttp->data, at, size);
+    span_add(llhttp->data, at, size); /* it is one of those that llhttp knows, so it is short */
+    return 0;
 }
 
 static int on_method_complete(llhttp_t *llhttp)
@@ -98,10 +137,20 @@ static int on_method_complete(llhttp_t *llhttp)
     return 0;
 }
 
+static int target_add(struct http1_parser *parser, const char *at, size_t size)
+{
+    if (parser->span.size == 0 && offset_of(parser, at) != target_start(parser))
+        return refuse_line(parser);
+    size_t room = TARGET_END_MAX - (size_t)offset_of(parser, at);
+    size_t kept = size < room ? size : room;
+    span_add(parser, at, kept);
+    return kept < size ? refuse(parser, 414, "request line too long") : 0;
+}
+
 static int on_url(llhttp_t *llhttp, const char *at, size_t size)
 {
     struct http1_parser *parser = llhttp->data;
-    int result = line_add(parser, at, size);
+    int result = target_add(parser, at, size);
     if (result) /* its beginning, for it says what kind of client wants to know of the error */
         parser->head.target = span_take(parser);
     return result;
@@ -114,51 +163,122 @@ static int on_url_complete(llhttp_t *llhttp)
     return 0;
 }
 
+static int refuse_version(struct http1_parser *parser)
+{
+    return refuse(parser, 505, "HTTP version not supported");
+}
+
+static int on_version(llhttp_t *llhttp, const char *at, size_t size)
+{
+    struct http1_parser *parser = llhttp->data;
+    return offset_of(parser, at + size) > version_end(parser) ? refuse_line(parser) : 0;
+}
+
+static int on_version_complete(llhttp_t *llhttp)
+{
+    struct http1_parser *parser = llhttp->data;
+    parser->version_fits = llhttp->http_major == 1 && llhttp->http_minor <= 1;
+    return parser->version_fits ? 0 : refuse_version(parser);
+}
+
+/* Keeps the end of the request line: llhttp also takes "RTSP/1.0", and does not say so. */
+static void note_line(struct http1_parser *parser, const char *bytes, size_t size)
+{
+    const char *end = memchr(bytes, '\n', size);
+    parser->line_done = end != NULL;
+    size_t more = end ? (size_t)(end - bytes) + 1 : size;
+    parser->line_size += more;
+    size_t fresh = more < LINE_END_SIZE ? more : LINE_END_SIZE;
+    memmove(parser->line_end, parser->line_end + fresh, LINE_END_SIZE - fresh);
+    memcpy(parser->line_end + LINE_END_SIZE - fresh, bytes + more - fresh, fresh);
+}
+
+static int check_protocol(struct http1_parser *parser)
+{
+    return memcmp(parser->line_end, "HTTP/1.", 7) == 0 ? 0 : refuse_version(parser);
+}
+
+/* When llhttp has left the request line: one without a version is HTTP/0.9 to it. */
+static int check_has_version(struct http1_parser *parser)
+{
+    if (parser->version_fits)
+        return 0;
+    bool has_target = parser->head.target.size || parser->span.size;
+    bool has_end = parser->line_end[LINE_END_SIZE - 2] == '\r';
+    return has_target && has_end ? refuse_version(parser) : refuse_line(parser);
+}
+
+/* ---- fields ---- */
+
+/* `end`: how far the request has come, or will come at least, with the empty line behind its fields. */
+static int check_head_size(struct http1_parser *parser, uint64_t end)
+{
+    bool fits = end <= parser->line_size + HTTP1_HEADERS_MAX + strlen("\r\n");
+    return fits ? 0 : refuse(parser, 431, "header fields too large");
+}
+
 static int header_add(struct http1_parser *parser, const char *at, size_t size)
 {
-    parser->head_bytes += size;
-    if (parser->head_bytes > HTTP1_HEADERS_MAX)
-        return refuse(parser, 431, "header fields too large");
-    if (!parser->in_trailers)
-        span_add(parser, at, size);
-    return 0;
+    if (parser->head_done) /* a trailer */
+        return 0;
+    span_add(parser, at, size);
+    return check_head_size(parser, offset_of(parser, at + size) + strlen("\r\n\r\n"));
 }
 
 static int on_field(llhttp_t *llhttp, const char *at, size_t size)
 {
-    return header_add(llhttp->data, at, size);
+    return check_has_version(llhttp->data) ? -1 : header_add(llhttp->data, at, size);
 }
 
 static int on_field_complete(llhttp_t *llhttp)
 {
     struct http1_parser *parser = llhttp->data;
-    if (!parser->in_trailers)
-        parser->name = span_take(parser);
+    if (parser->head_done)
+        return 0;
+    parser->name = span_take(parser);
+    parser->behind_tab = false;
     return 0;
+}
+
+/* Whether the white space before this place has a tab in it. */
+static bool is_behind_tab(const struct http1_parser *parser, const char *at)
+{
+    while (at > parser->piece && (at[-1] == ' ' || at[-1] == '\t'))
+        if (*--at == '\t')
+            return true;
+    return at == parser->piece && parser->ended_behind_tab;
 }
 
 static int on_value(llhttp_t *llhttp, const char *at, size_t size)
 {
-    return header_add(llhttp->data, at, size);
+    struct http1_parser *parser = llhttp->data;
+    if (parser->span.size == 0)
+        parser->behind_tab = is_behind_tab(parser, at);
+    return header_add(parser, at, size);
+}
+
+/* A tab is white space as any other (RFC 9110 §5.6.3), yet nginx and others take it for a part of the value: then
+ * these fields frame nothing for them. */
+static bool tab_misleads(const struct http1_parser *parser)
+{
+    return parser->behind_tab && (str_equal_nocase(parser->name, STR("content-length")) ||
+                                  str_equal_nocase(parser->name, STR("transfer-encoding")));
 }
 
 static int on_value_complete(llhttp_t *llhttp)
 {
     struct http1_parser *parser = llhttp->data;
-    parser->head_bytes += 4;
-    if (parser->head_bytes > HTTP1_HEADERS_MAX)
-        return refuse(parser, 431, "header fields too large");
-    if (parser->in_trailers)
+    if (parser->head_done)
         return 0;
     struct str value = str_trim(span_take(parser));
     struct http1_head *head = &parser->head;
-    if (head->count >= HTTP1_FIELDS_MAX)
+    if (++parser->field_count > HTTP1_FIELDS_MAX)
         return refuse(parser, 431, "too many header fields");
+    if (tab_misleads(parser))
+        return refuse(parser, 400, "tab before a value that frames");
     /* a_b and a-b are one name to CGI-like programs behind us: the former is dropped, as nginx does. */
     if (memchr(parser->name.at, '_', parser->name.size))
         return 0;
-    if (memchr(value.at, '\0', value.size))
-        return refuse(parser, 400, "NUL in a header field");
     if (head->count == parser->capacity) {
         size_t capacity = parser->capacity ? parser->capacity * 2 : 16;
         struct http1_field *grown = arena_alloc(parser->arena, capacity * sizeof *grown);
@@ -171,156 +291,58 @@ static int on_value_complete(llhttp_t *llhttp)
     return 0;
 }
 
-/* Keeps the end of the request line: llhttp also takes "RTSP/1.0" and several spaces, and does not say so. */
-static void note_line(struct http1_parser *parser, const char *bytes, size_t size)
+/* llhttp is what divides the bytes: it must have come to the same as we have. */
+static bool frames_agree(const struct http1_parser *parser)
 {
-    while (parser->raw_size == 0 && size && (*bytes == '\r' || *bytes == '\n')) {
-        bytes++;
-        size--;
-    }
-    const char *end = size ? memchr(bytes, '\n', size) : NULL;
-    parser->raw_done = end != NULL;
-    size_t more = end ? (size_t)(end - bytes) + 1 : size;
-    parser->raw_size += more;
-    size_t fresh = more < VERSION_SIZE ? more : VERSION_SIZE;
-    memmove(parser->raw_end, parser->raw_end + fresh, VERSION_SIZE - fresh);
-    memcpy(parser->raw_end + VERSION_SIZE - fresh, bytes + more - fresh, fresh);
-}
-
-static int check_line(struct http1_parser *parser)
-{
-    const struct http1_head *head = &parser->head;
-    if (memcmp(parser->raw_end, "HTTP/1.", 7) != 0)
-        return refuse(parser, 505, "HTTP version not supported");
-    if (parser->raw_size != head->method.size + head->target.size + 2 + VERSION_SIZE)
-        return refuse(parser, 400, "bad request line");
-    return 0;
-}
-
-/* Bytes that may stand in a Host: those of RFC 3986's authority without userinfo. */
-static bool is_host_byte(char c)
-{
-    switch (c) {
-    case '/':
-    case '?':
-    case '#':
-    case '@':
-    case '\\':
-    case '"':
-    case '<':
-    case '>':
-    case '^':
-    case '`':
-    case '{':
-    case '|':
-    case '}':
-    case ',': return false;
-    default: return c > ' ' && c < 0x7f;
-    }
-}
-
-static bool host_is_valid(struct str host)
-{
-    for (size_t i = 0; i < host.size; i++)
-        if (!is_host_byte(host.at[i]))
-            return false;
-    return true;
-}
-
-static int check_host(struct http1_parser *parser)
-{
-    struct http1_head *head = &parser->head;
-    size_t hosts = http1_header_count(head, "host");
-    if (hosts > 1)
-        return refuse(parser, 400, "more than one Host");
-    if (hosts == 0 && !head->http10)
-        return refuse(parser, 400, "no Host");
-    head->host = http1_header(head, "host");
-    if (head->host.at && !host_is_valid(head->host))
-        return refuse(parser, 400, "bad Host");
-    return 0;
-}
-
-static int check_target(struct http1_parser *parser)
-{
-    struct http1_head *head = &parser->head;
-    struct str target = head->target;
-    if (str_equal(head->method, STR("CONNECT")))
-        return refuse(parser, 405, "CONNECT is not served");
-    if (target.size && target.at[0] == '/')
-        return 0;
-    if (str_equal(target, STR("*")) && str_equal(head->method, STR("OPTIONS")))
-        return 0;
-    static const char *const schemes[] = {"http://", "https://"};
-    for (size_t i = 0; i < ARRAY_SIZE(schemes); i++) {
-        struct str scheme = str_from(schemes[i]);
-        if (target.size < scheme.size || !str_equal_nocase(str_of(target.at, scheme.size), scheme))
-            continue;
-        struct str rest = str_of(target.at + scheme.size, target.size - scheme.size);
-        size_t authority = 0;
-        while (authority < rest.size && rest.at[authority] != '/' && rest.at[authority] != '?')
-            authority++;
-        if (!head->host.at || !str_equal_nocase(str_of(rest.at, authority), head->host))
-            return refuse(parser, 400, "the target's authority is not the Host");
-        return 0;
-    }
-    return refuse(parser, 400, "bad request target");
-}
-
-static int check_framing(struct http1_parser *parser)
-{
-    struct http1_head *head = &parser->head;
-    size_t encodings = http1_header_count(head, "transfer-encoding");
-    size_t lengths = http1_header_count(head, "content-length");
-    if (encodings && lengths)
-        return refuse(parser, 400, "Content-Length and Transfer-Encoding");
-    if (lengths > 1)
-        return refuse(parser, 400, "more than one Content-Length");
-    if (encodings > 1 || (encodings && head->http10))
-        return refuse(parser, 400, "bad Transfer-Encoding");
-    if (encodings && !str_equal_nocase(http1_header(head, "transfer-encoding"), STR("chunked")))
-        return refuse(parser, 400, "bad Transfer-Encoding");
-    if (lengths && !str_to_u64(http1_header(head, "content-length"), &head->content_length))
-        return refuse(parser, 400, "bad Content-Length");
-    head->chunked = encodings == 1;
-    head->has_body = head->chunked || head->content_length > 0;
-    return 0;
+    const llhttp_t *llhttp = &parser->llhttp;
+    return parser->head.chunked == ((llhttp->flags & F_CHUNKED) != 0) &&
+           parser->head.content_length == llhttp->content_length;
 }
 
 static int on_headers_complete(llhttp_t *llhttp)
 {
     struct http1_parser *parser = llhttp->data;
     struct http1_head *head = &parser->head;
-    if (llhttp->http_major != 1 || llhttp->http_minor > 1)
-        return refuse(parser, 505, "HTTP version not supported");
+    const char *reason;
+    llhttp->upgrade = 0; /* what follows this request is our caller's to decide */
     head->http10 = llhttp->http_minor == 0;
-    llhttp->upgrade = 0; /* HTTP goes on after this request, whatever the client would rather speak */
-    if (check_line(parser) || check_host(parser) || check_target(parser) || check_framing(parser))
+    if (check_has_version(parser) || check_protocol(parser))
         return -1;
-    head->expect_continue =
-        !head->http10 && str_equal_nocase(http1_header(head, "expect"), STR("100-continue"));
-    head->keep_alive = llhttp_should_keep_alive(llhttp) != 0;
+    int status = http1_head_check(head, &reason);
+    if (status)
+        return refuse(parser, status, reason);
+    if (!frames_agree(parser))
+        return refuse(parser, 400, "bad framing");
     parser->head_done = true;
-    parser->in_trailers = true;
-    parser->head_bytes = 0;
     return head->has_body ? HPE_PAUSED : 0;
+}
+
+/* ---- the body ---- */
+
+/* `end`: how far the request has come. Only chunks and trailers put bytes around a body; they mean nothing to us,
+ * so that there is no reason to take many of them. */
+static int check_frames(struct http1_parser *parser, uint64_t end)
+{
+    uint64_t most = FRAMES_MAX + FRAMES_PER_BYTE * parser->body_size;
+    bool fits = end <= parser->head_size + parser->body_size + most;
+    return fits ? 0 : refuse(parser, 400, "chunk frames or trailers too large");
 }
 
 static int on_body(llhttp_t *llhttp, const char *at, size_t size)
 {
     struct http1_parser *parser = llhttp->data;
+    if (check_frames(parser, offset_of(parser, at)))
+        return -1;
+    parser->body_size += size;
     parser->on_body(parser->arg, at, size);
     return 0;
 }
 
+/* llhttp lets one control character into quoted values. */
 static int on_extension(llhttp_t *llhttp, const char *at, size_t size)
 {
-    struct http1_parser *parser = llhttp->data;
-    (void)at;
-    parser->extension_bytes += size;
-    if (parser->extension_bytes > EXTENSIONS_MAX)
-        return refuse(parser, 400, "chunk extensions too large");
-    return 0;
+    bool fits = !memchr(at, 0x7f, size);
+    return fits ? 0 : refuse(llhttp->data, 400, "bad chunk");
 }
 
 static int on_message_complete(llhttp_t *llhttp)
@@ -329,11 +351,15 @@ static int on_message_complete(llhttp_t *llhttp)
     return HPE_PAUSED;
 }
 
+/* ---- the parser ---- */
+
 static const llhttp_settings_t callbacks = {
     .on_method = on_method,
     .on_method_complete = on_method_complete,
     .on_url = on_url,
     .on_url_complete = on_url_complete,
+    .on_version = on_version,
+    .on_version_complete = on_version_complete,
     .on_header_field = on_field,
     .on_header_field_complete = on_field_complete,
     .on_header_value = on_value,
@@ -362,38 +388,49 @@ void http1_free(struct http1_parser *parser)
 
 void http1_begin(struct http1_parser *parser, struct arena *arena)
 {
-    parser->arena = arena;
-    parser->head = (struct http1_head){0};
-    parser->capacity = 0;
-    parser->span = (struct span){0};
-    parser->name = STR_NONE;
-    parser->head_bytes = 0;
-    parser->line_bytes = 0;
-    parser->extension_bytes = 0;
-    parser->raw_size = 0;
-    parser->raw_done = false;
-    parser->status = 0;
-    parser->reason = NULL;
-    parser->in_trailers = false;
-    parser->head_done = false;
+    llhttp_reset(&parser->llhttp);
+    *parser = (struct http1_parser){
+        .llhttp = parser->llhttp,
+        .arena = arena,
+        .on_body = parser->on_body,
+        .arg = parser->arg,
+        .empty_bytes = parser->empty_bytes,
+    };
 }
 
-static size_t consumed(struct http1_parser *parser, const char *bytes)
+size_t http1_skip_empty(struct http1_parser *parser, const char *bytes, size_t size)
 {
-    return (size_t)(llhttp_get_error_pos(&parser->llhttp) - bytes);
+    size_t skipped = 0;
+    while (skipped < size && parser->empty_bytes < 2 * EMPTY_LINES_MAX &&
+           bytes[skipped] == "\r\n"[parser->empty_bytes % 2]) {
+        parser->empty_bytes++;
+        skipped++;
+    }
+    return skipped;
 }
 
-/* llhttp's own refusals are all the client's fault; a first line that is no HTTP/1 is told apart for people. */
+/* A CR or LF where a request should begin, although empty lines were skipped; or half of such a line. */
+static bool begins_badly(const struct http1_parser *parser, char first)
+{
+    return parser->offset == 0 && (parser->empty_bytes % 2 || first == '\r' || first == '\n');
+}
+
+/* llhttp's own refusals are all the client's fault. */
 static void refuse_by_llhttp(struct http1_parser *parser, llhttp_errno_t error)
 {
     switch ((int)error) {
     case HPE_INVALID_METHOD: refuse(parser, 400, "bad method"); break;
-    case HPE_PAUSED_H2_UPGRADE: refuse(parser, 505, "HTTP version not supported"); break;
-    case HPE_INVALID_VERSION: /* also what llhttp calls a request line that ends in LF alone */
-        if (parser->raw_done && parser->raw_end[VERSION_SIZE - 2] != '\r')
-            refuse(parser, 400, "bad request line");
+    case HPE_INVALID_URL: /* what is too long is that before it is anything else */
+        if (parser->offset > TARGET_END_MAX)
+            refuse(parser, 414, "request line too long");
+        refuse(parser, 400, "bad request target");
+        break;
+    case HPE_PAUSED_H2_UPGRADE: refuse_version(parser); break;
+    case HPE_INVALID_VERSION: /* also anything but CR LF behind it */
+        if (parser->version_fits)
+            refuse_line(parser);
         else
-            refuse(parser, 505, "HTTP version not supported");
+            refuse_version(parser);
         break;
     case HPE_INVALID_CONTENT_LENGTH:
     case HPE_UNEXPECTED_CONTENT_LENGTH: refuse(parser, 400, "bad Content-Length"); break;
@@ -403,26 +440,54 @@ static void refuse_by_llhttp(struct http1_parser *parser, llhttp_errno_t error)
     }
 }
 
-size_t http1_feed(struct http1_parser *parser, const char *bytes, size_t size, enum http1_event *event)
+/* Gives bytes of the request to llhttp; returns how many it took. A refusal is noted in the parser; what is too large is
+ * that before it is anything else, so that the verdict is the same however the bytes come. */
+static size_t execute(struct http1_parser *parser, const char *bytes, size_t size, enum http1_event *event)
 {
     llhttp_t *llhttp = &parser->llhttp;
-    if (!parser->raw_done)
+    bool in_body = parser->head_done;
+    if (!parser->line_done)
         note_line(parser, bytes, size);
+    parser->piece = bytes;
     llhttp_errno_t result = llhttp_execute(llhttp, bytes, size);
-    if (result == HPE_OK) {
-        *event = HTTP1_MORE;
-        return size;
+    if (result != HPE_OK)
+        size = (size_t)(llhttp_get_error_pos(llhttp) - bytes);
+    parser->offset += size;
+    if (parser->line_done && parser->offset >= parser->line_size)
+        check_has_version(parser);
+    if (result == HPE_OK && !parser->line_done && has_spaces(parser))
+        refuse_line(parser);
+    if (in_body) {
+        check_frames(parser, parser->offset);
+    } else {
+        check_head_size(parser, parser->offset);
+        parser->head_size = parser->offset;
+        parser->ended_behind_tab = is_behind_tab(parser, bytes + size);
     }
-    *event = HTTP1_ERROR;
     if (result == HPE_PAUSED) {
-        size_t taken = consumed(parser, bytes);
         llhttp_resume(llhttp);
-        *event = parser->head_done && parser->head.has_body ? HTTP1_HEAD : HTTP1_END;
-        parser->head_done = false;
-        return taken;
+        *event = parser->head.has_body && !in_body ? HTTP1_HEAD : HTTP1_END;
+    } else if (result != HPE_OK) {
+        refuse_by_llhttp(parser, result);
     }
-    refuse_by_llhttp(parser, result);
     return size;
+}
+
+size_t http1_feed(struct http1_parser *parser, const char *bytes, size_t size, enum http1_event *event)
+{
+    size_t taken = parser->offset == 0 ? http1_skip_empty(parser, bytes, size) : 0;
+    *event = HTTP1_MORE;
+    if (taken == size)
+        return size;
+    if (begins_badly(parser, bytes[taken]))
+        refuse(parser, 400, "CR or LF where a request should begin");
+    else
+        taken += execute(parser, bytes + taken, size - taken, event);
+    if (parser->status)
+        *event = HTTP1_ERROR;
+    if (*event == HTTP1_END)
+        parser->empty_bytes = 0;
+    return *event == HTTP1_ERROR ? size : taken;
 }
 
 const struct http1_head *http1_head(const struct http1_parser *parser)
@@ -436,24 +501,6 @@ int http1_error(const struct http1_parser *parser, const char **reason)
     return parser->status;
 }
 
-struct str http1_header(const struct http1_head *head, const char *name)
-{
-    struct str wanted = str_from(name);
-    for (size_t i = 0; i < head->count; i++)
-        if (str_equal_nocase(head->fields[i].name, wanted))
-            return head->fields[i].value;
-    return STR_NONE;
-}
-
-size_t http1_header_count(const struct http1_head *head, const char *name)
-{
-    struct str wanted = str_from(name);
-    size_t count = 0;
-    for (size_t i = 0; i < head->count; i++)
-        count += str_equal_nocase(head->fields[i].name, wanted);
-    return count;
-}
-
 const char *http1_reason(int status)
 {
     static const struct {
@@ -461,10 +508,12 @@ const char *http1_reason(int status)
         const char *reason;
     } reasons[] = {
         {100, "Continue"},
+        {101, "Switching Protocols"},
         {200, "OK"},
         {201, "Created"},
         {202, "Accepted"},
         {204, "No Content"},
+        {302, "Found"},
         {304, "Not Modified"},
         {400, "Bad Request"},
         {401, "Unauthorized"},
@@ -480,6 +529,7 @@ const char *http1_reason(int status)
         {415, "Unsupported Media Type"},
         {417, "Expectation Failed"},
         {422, "Unprocessable Content"},
+        {426, "Upgrade Required"},
         {429, "Too Many Requests"},
         {431, "Request Header Fields Too Large"},
         {500, "Internal Server Error"},
@@ -522,14 +572,4 @@ void http1_put_header(struct buf *out, struct str name, struct str value)
     *at++ = '\r';
     *at++ = '\n';
     out->size += name.size + value.size + 4;
-}
-
-bool http1_list_has(struct str list, const char *token)
-{
-    struct str wanted = str_from(token);
-    struct str piece;
-    while (str_split(&list, ',', &piece))
-        if (str_equal_nocase(str_trim(piece), wanted))
-            return true;
-    return false;
 }

@@ -13,9 +13,9 @@
  */
 
 enum {
-    HTTP1_LINE_MAX = 8192,     /* method and target */
-    HTTP1_HEADERS_MAX = 32768, /* names and values, with 4 bytes for each field's punctuation */
-    HTTP1_FIELDS_MAX = 100,
+    HTTP1_LINE_MAX = 8192,     /* the request line without its CR LF */
+    HTTP1_HEADERS_MAX = 32768, /* the lines of the fields as they come, with their ends */
+    HTTP1_FIELDS_MAX = 100,    /* dropped ones included */
 };
 
 struct http1_field {
@@ -31,6 +31,7 @@ struct http1_head {
     struct http1_field *fields;
     size_t count;
     uint64_t content_length; /* 0 unless the request has a Content-Length */
+    struct str upgrade;      /* RFC 9110 §7.8: see http1_head; absent in most requests */
     bool http10;
     bool chunked;
     bool has_body;
@@ -59,14 +60,19 @@ void http1_free(struct http1_parser *parser);
 /* Where the next request's head is put; before its first byte is fed. */
 void http1_begin(struct http1_parser *parser, struct arena *arena);
 
+/* Takes the empty lines (CR LF) that may stand before a request (RFC 9112 §2.2) and returns their size; they begin
+ * none, so that no http1_begin is needed yet. What is not in order about them is left to http1_feed, which refuses it. */
+size_t http1_skip_empty(struct http1_parser *parser, const char *bytes, size_t size);
+
 /* Takes bytes up to the next event and returns how many. After HTTP1_HEAD go on with the rest; after HTTP1_END
  * call http1_begin before the next request. */
 size_t http1_feed(struct http1_parser *parser, const char *bytes, size_t size, enum http1_event *event);
 
-/* Valid from HTTP1_HEAD or HTTP1_END to the next http1_begin. */
+/* Valid from HTTP1_HEAD or HTTP1_END to the next http1_begin. `upgrade` is the text of Upgrade, when Connection asks for one,
+ * too, the request is HTTP/1.1 and no body comes; what it may be is the caller's to know. */
 const struct http1_head *http1_head(const struct http1_parser *parser);
 
-/* After HTTP1_ERROR: the status (400, 405, 414, 431, 505) and a reason for people that quotes no input. */
+/* After HTTP1_ERROR: the status (400, 405, 414, 417, 431, 505) and a reason for people that quotes no input. */
 int http1_error(const struct http1_parser *parser, const char **reason);
 
 /* "OK" for 200 and so on (RFC 9110 §15). */
