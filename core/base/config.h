@@ -25,6 +25,10 @@ enum setting_type {
     X(TEXT,   listen_address,        "LISTEN_ADDRESS",             "127.0.0.1",     0, 0,                  "Address the reactor listens on") \
     X(NUMBER, port,                  "PORT",                       "8080",          0, 65535,              "Port the reactor listens on; 0 takes a free one") \
     X(NUMBER, reactors,              "REACTORS",                   "0",             0, 256,                "Reactor threads; 0: one per core") \
+    X(TEXT,   tls_cert,              "TLS_CERT",                    "",              0, 0,                  "PEM file of a certificate chain, or several separated by commas (chosen by server name); PORT speaks TLS then") \
+    X(TEXT,   tls_key,               "TLS_KEY",                     "",              0, 0,                  "PEM file of the private key, one for each TLS_CERT") \
+    X(SWITCH, tls_dev,               "TLS_DEV",                     "0",             0, 1,                  "A self-signed certificate for BASE_DOMAIN and localhost, made at the start; for development") \
+    X(NUMBER, tls_handshakes,        "TLS_HANDSHAKES",              "2",             1, 64,                 "TLS handshakes computed at once, per reactor; more wait their turn") \
     X(TEXT,   base_domain,           "BASE_DOMAIN",                "localhost",     0, 0,                  "Domain under which workspaces and users get their host names") \
     X(SECRET, database_url,          "DATABASE_URL",               "",              0, 0,                  "PostgreSQL, as a libpq URL") \
     X(SECRET, redis_url,             "REDIS_URL",                  "",              0, 0,                  "Redis: redis://[user:password@]host:port[/db] or unix:///path[?db=n]") \
@@ -32,16 +36,32 @@ enum setting_type {
     X(TEXT,   cors_origins,          "CORS_ORIGINS",               "",              0, 0,                  "Origins that browsers may call from, separated by commas, or *") \
     X(TEXT,   trusted_proxies,       "TRUSTED_PROXIES",            "",              0, 0,                  "Addresses or networks (CIDR) whose X-Forwarded-For counts") \
     X(SECRET, metrics_token,         "METRICS_TOKEN",              "",              0, 0,                  "Bearer token for GET /metrics; empty: only METRICS_LISTEN serves it") \
-    X(TEXT,   metrics_listen,        "METRICS_LISTEN",             "",              0, 0,                  "address:port of a listener for /metrics alone, without a token (serve and work)") \
+    X(TEXT,   metrics_listen,        "METRICS_LISTEN",             "",              0, 0,                  "address:port of the operator's own listener: /metrics without a token (serve and work), and health (serve)") \
     X(NUMBER, session_rate,          "SESSION_RATE_PER_MINUTE",    "100",           1, 1000000000,         "Requests a minute and client address on the session surface") \
     X(NUMBER, idle_timeout_s,        "IDLE_TIMEOUT_SECONDS",       "120",           1, 31536000,           "Seconds without activity after which a pod is put to sleep") \
     X(NUMBER, max_body_bytes,        "MAX_BODY_BYTES",             "1048576",       1024, 1073741824,      "Largest JSON body") \
     X(NUMBER, max_connections,       "MAX_CONNECTIONS",            "20000",         16, 10000000,          "Client connections in all; more are closed at once") \
+    X(NUMBER, max_per_address,       "MAX_CONNECTIONS_PER_ADDRESS", "16000",         1, 10000000,           "Client connections from one address (IPv6: one /64) that is no trusted proxy; more are closed at once") \
+    X(NUMBER, descriptor_reserve,    "DESCRIPTOR_RESERVE",          "64",            8, 1000000,            "File descriptors that connections may not use: kept for Redis, PostgreSQL and METRICS_LISTEN") \
     X(NUMBER, header_timeout_s,      "HEADER_TIMEOUT_SECONDS",     "10",            1, 3600,               "Time a client has for a request's header") \
     X(NUMBER, body_timeout_s,        "BODY_TIMEOUT_SECONDS",       "30",            1, 3600,               "Time without a byte of a request's body after which it is given up") \
+    X(NUMBER, body_rate,             "MIN_BODY_BYTES_PER_SECOND",   "500",           0, 1000000000,         "Average rate below which a request body is given up, after its first BODY_TIMEOUT_SECONDS; 0: any") \
     X(NUMBER, keepalive_timeout_s,   "KEEPALIVE_TIMEOUT_SECONDS",  "75",            1, 86400,              "Time an idle connection is kept") \
     X(NUMBER, request_timeout_s,     "REQUEST_TIMEOUT_SECONDS",    "90",            1, 3600,               "Time a handler has for its answer") \
     X(NUMBER, write_timeout_s,       "WRITE_TIMEOUT_SECONDS",      "30",            1, 3600,               "Time a client may take nothing of its answer") \
+    X(NUMBER, queue_bytes,           "OUTPUT_QUEUE_BYTES",          "262144",        16384, 1073741824,     "Output kept for a client that reads slowly, before its handler has to wait") \
+    X(NUMBER, ws_message_bytes,      "WEBSOCKET_MESSAGE_BYTES",     "1048576",       1024, 1073741824,      "Largest message taken from a WebSocket client, inflated") \
+    X(NUMBER, ws_queue_bytes,        "WEBSOCKET_QUEUE_BYTES",       "1048576",       16384, 1073741824,     "Output kept for a WebSocket client that reads slowly, before it is closed with 4008") \
+    X(NUMBER, ws_ping_s,             "WEBSOCKET_PING_SECONDS",      "25",            1, 3600,               "Silence after which a WebSocket client is pinged") \
+    X(NUMBER, ws_timeout_s,          "WEBSOCKET_TIMEOUT_SECONDS",   "60",            1, 7200,               "Silence after which a WebSocket client is taken for gone") \
+    X(NUMBER, sse_comment_s,         "SSE_COMMENT_SECONDS",         "15",            1, 3600,               "Silence after which an event stream gets a comment, so that nobody on the way gives it up") \
+    X(NUMBER, link_s,                "WORKSPACE_LINK_SECONDS",      "300",           1, 31536000,           "Time a workspace_url is good for") \
+    X(NUMBER, cookie_s,              "WORKSPACE_COOKIE_SECONDS",    "43200",         1, 31536000,           "Time a browser that followed one may come back") \
+    X(NUMBER, hold_s,                "WORKSPACE_HOLD_SECONDS",      "25",            1, 3600,               "Time a request to a workspace that wakes up is held") \
+    X(NUMBER, hold_page_s,           "WORKSPACE_PAGE_SECONDS",      "3",             1, 3600,               "The same for a browser, which then gets a page that asks again by itself") \
+    X(NUMBER, hold_per_instance,     "WORKSPACE_HOLD_REQUESTS",     "64",            1, 1000000,            "Requests held for one workspace, per reactor") \
+    X(NUMBER, hold_total,            "WORKSPACE_HOLD_TOTAL",        "2048",          1, 1000000,            "Requests held for all workspaces, per reactor") \
+    X(NUMBER, proxy_timeout_s,       "PROXY_TIMEOUT_SECONDS",       "60",            1, 86400,              "Time a pod may be silent in the middle of a proxied request") \
     X(NUMBER, drain_s,               "DRAIN_SECONDS",              "30",            0, 3600,               "Time that requests and jobs in work have to end after SIGTERM") \
     X(NUMBER, pg_pool,               "PG_POOL_SIZE",               "4",             1, 64,                 "Connections for transactions, per loop") \
     X(NUMBER, redis_timeout_ms,      "REDIS_TIMEOUT_MS",           "1000",          10, 60000,             "Time a Redis command has") \
@@ -62,6 +82,7 @@ enum setting_type {
     X(NUMBER, pod_answer_ms,         "POD_ANSWER_TIMEOUT_MS",      "30000",         100, 600000,           "Time a pod has to answer a message") \
     X(NUMBER, pod_stop_ms,           "POD_STOP_TIMEOUT_MS",        "10000",         100, 600000,           "Time a pod has to end after SIGTERM before it is killed") \
     X(TEXT,   log_level,             "LOG_LEVEL",                  "info",          0, 0,                  "debug, info, warn or error") \
+    X(SWITCH, test_endpoints,        "WAKEGATE_TEST_ENDPOINTS",     "0",             0, 1,                  "Serves /test/*: an echo WebSocket and others that only tests want") \
     X(SWITCH, log_requests,          "LOG_REQUESTS",               "1",             0, 1,                  "A line for each request")
 /* clang-format on */
 

@@ -20,6 +20,10 @@ void crypto_random(void *out, size_t size);
 void crypto_digest(unsigned char out[CRYPTO_DIGEST_SIZE], struct str message,
                    const unsigned char key[CRYPTO_KEY_SIZE]);
 
+/* SHA-1, for WebSocket's opening handshake alone (RFC 6455 §4.2.2). Collisions can be made, which matters nothing
+ * there: the answer only shows that the server understood the question, and guards no secret. */
+void crypto_sha1(unsigned char out[20], struct str message);
+
 /* A subkey of the operator's secret for one purpose, so that one leaked use gives nothing to another. */
 void crypto_derive(unsigned char out[CRYPTO_KEY_SIZE], struct str secret, const char *purpose);
 

@@ -16,7 +16,10 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
 #define METRICS(X) \
     X(M_CONNECTIONS,        GAUGE,     "wakegate_connections",                 NULL,      "Open client connections") \
     X(M_ACCEPTED,           COUNTER,   "wakegate_connections_accepted_total",  NULL,      "Client connections accepted") \
-    X(M_REFUSED,            COUNTER,   "wakegate_connections_refused_total",   NULL,      "Client connections closed at once because a cap was reached") \
+    X(M_REFUSED,            COUNTER,   "wakegate_connections_refused_total",   "why",     "Client connections closed at once because a cap was reached") \
+    X(M_TLS_HANDSHAKES,     COUNTER,   "wakegate_tls_handshakes_total",        "kind",    "TLS handshakes by their end") \
+    X(M_TIMED_OUT,          COUNTER,   "wakegate_connections_timed_out_total", "what",    "Client connections ended because the client was too slow") \
+    X(M_WEBSOCKETS,         GAUGE,     "wakegate_websockets",                  NULL,      "Open WebSockets that end here") \
     X(M_REQUESTS,           COUNTER,   "wakegate_requests_total",              "code",    "Requests answered, by class of status") \
     X(M_REQUEST_SECONDS,    HISTOGRAM, "wakegate_request_seconds",             "surface", "Time from the end of a request's header to the end of its answer") \
     X(M_BYTES_IN,           COUNTER,   "wakegate_received_bytes_total",        NULL,      "Bytes read from clients") \
@@ -50,7 +53,11 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
     X(M_POD_LOST,           COUNTER,   "wakegate_pod_lost_total",              NULL,      "Pods that ended without being asked") \
     X(M_POD_WAKE_SECONDS,   HISTOGRAM, "wakegate_pod_wake_seconds",            NULL,      "Time from start to ready") \
     X(M_MESSAGES_DIRECT,    COUNTER,   "wakegate_messages_direct_total",       NULL,      "Messages handed to an awake pod by the reactor") \
-    X(M_MESSAGES_QUEUED,    COUNTER,   "wakegate_messages_queued_total",       NULL,      "Messages delivered by a worker")
+    X(M_MESSAGES_QUEUED,    COUNTER,   "wakegate_messages_queued_total",       NULL,      "Messages delivered by a worker") \
+    X(M_PROXY_REQUESTS,     COUNTER,   "wakegate_proxy_requests_total",        NULL,      "Requests to workspaces that were let in") \
+    X(M_PROXY_HELD,         GAUGE,     "wakegate_proxy_held",                  NULL,      "Requests to workspaces that wait for a pod") \
+    X(M_PROXY_FAILURES,     COUNTER,   "wakegate_proxy_failures_total",        NULL,      "Requests to workspaces that a pod did not answer, or not to the end") \
+    X(M_TUNNELS,            GAUGE,     "wakegate_tunnels",                     NULL,      "Open connections between a client and a pod that have switched protocols")
 /* clang-format on */
 
 enum metric {
