@@ -2,6 +2,7 @@
 #include "core/gate/gate.h"
 
 #include "core/base/clock.h"
+#include "core/net/stream.h"
 
 #include <errno.h>
 
@@ -45,7 +46,7 @@ void reply_header(struct request *request, const char *name, const char *value)
 void reply_begin(struct reply *reply, struct request *request)
 {
     reply->request = request;
-    reply->body = http_spare_take();
+    reply->body = stream_spare_take();
     reply->json = json_out_to(&reply->body);
     json_open(&reply->json, '{');
 }
@@ -56,18 +57,18 @@ void reply_end(struct reply *reply, int status)
     buf_add_char(&reply->body, '\n');
     reply_header(reply->request, "Content-Type", "application/json");
     http_answer(reply->request->http, status, buf_str(&reply->body));
-    http_spare_give(&reply->body);
+    stream_spare_give(&reply->body);
 }
 
 void reply_error(struct request *request, enum api_error error, const char *message)
 {
     const struct api_error_row *row = &api_errors[error];
-    struct buf body = http_spare_take();
+    struct buf body = stream_spare_take();
     request->why = row->code;
     request->surface->render_error(&body, row->status, row->code, message ? message : row->message);
     reply_header(request, "Content-Type", "application/json");
     http_answer(request->http, row->status, buf_str(&body));
-    http_spare_give(&body);
+    stream_spare_give(&body);
 }
 
 void reply_failure(struct request *request, int result)

@@ -8,7 +8,7 @@
  *                   └──▶ CLOSING ◀───────┘ the client has closed, or LINGER_MS
  *
  * Bytes go to the parser straight from the loop's read buffer; what it can't take because a request runs is kept
- * in `pending`, up to a bound, beyond which the socket is not read. Output gathers in `out` and leaves once a turn.
+ * in `pending`, up to a bound, beyond which the socket is not read. Output gathers in the stream and leaves once a turn.
  */
 #include "core/net/http_internal.h"
 
@@ -16,55 +16,14 @@
 #include "core/base/config.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
+#include "core/net/peers.h"
+#include "proto/tls.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 
-/* What all servers of a loop share. */
-struct http_loop {
-    char read[READ_SIZE];
-    struct buf spares[64];
-    unsigned spare_count;
-};
-
-enum { SPARE_MAX = 64 * 1024 };
-
-static struct http_loop *http_loop(void)
-{
-    struct loop *loop = loop_self();
-    if (UNLIKELY(!loop->slots[LOOP_HTTP]))
-        loop->slots[LOOP_HTTP] = mem_zalloc(sizeof(struct http_loop));
-    return loop->slots[LOOP_HTTP];
-}
-
-struct buf http_spare_take(void)
-{
-    struct http_loop *shared = http_loop();
-    return shared->spare_count ? shared->spares[--shared->spare_count] : (struct buf){0};
-}
-
-void http_spare_give(struct buf *buffer)
-{
-    struct http_loop *shared = http_loop();
-    if (buffer->at && buffer->capacity <= SPARE_MAX && shared->spare_count < ARRAY_SIZE(shared->spares)) {
-        buffer->size = 0;
-        shared->spares[shared->spare_count++] = *buffer;
-        *buffer = (struct buf){0};
-        return;
-    }
-    buf_clear(buffer);
-}
-
-void http_close_loop(struct loop *loop)
-{
-    struct http_loop *shared = loop->slots[LOOP_HTTP];
-    if (!shared)
-        return;
-    while (shared->spare_count)
-        buf_clear(&shared->spares[--shared->spare_count]);
-    free(shared);
-    loop->slots[LOOP_HTTP] = NULL;
-}
+enum { TLS_FIRST_BYTE = 0x16 /* a handshake record (RFC 8446 §5.1); no letter, so no request */ };
 
 static uint64_t now_ms(const struct http_conn *conn)
 {
@@ -78,15 +37,21 @@ static void deadline_in_s(struct http_conn *conn, int64_t seconds)
 
 struct buf *conn_out(struct http_conn *conn)
 {
-    if (!conn->out.at)
-        conn->out = http_spare_take();
-    return &conn->out;
+    return stream_out(conn->stream);
 }
 
 size_t conn_queued(const struct http_conn *conn)
 {
-    return conn->out.size + conn->sending_left;
+    return stream_queued(conn->stream);
 }
+
+void conn_flush_later(struct http_conn *conn)
+{
+    if (conn->state != CONN_CLOSING)
+        stream_flush_later(conn->stream);
+}
+
+static void update_reading(struct http_conn *conn);
 
 /* ---- the end ---- */
 
@@ -95,22 +60,29 @@ static void conn_free(struct http_conn *conn)
     struct http_server *server = conn->server;
     http1_free(conn->parser);
     buf_clear(&conn->pending);
-    http_spare_give(&conn->out);
-    http_spare_give(&conn->sending);
     MAGIC_CLEAR(conn);
-    server_remove(server, conn);
     free(conn);
+    server_count_conn(server, -1);
 }
 
-static void on_closed(uv_handle_t *handle)
+/* Once neither socket nor handler is left; who is in the middle of its bytes does it afterwards. */
+static bool free_if_left(struct http_conn *conn)
 {
-    struct http_conn *conn = handle->data;
-    conn->closed = true;
-    if (conn->fiber)
-        return; /* its handler ends first; conn_request_ended frees the connection */
-    if (conn->request)
-        request_free(conn->request);
+    if (conn->stream || conn->fiber || conn->processing)
+        return false;
     conn_free(conn);
+    return true;
+}
+
+static void on_closed(struct stream *stream)
+{
+    struct http_conn *conn = stream->owner;
+    conn->stream = NULL;
+    if (!conn->fiber && conn->request) {
+        request_free(conn->request);
+        conn->request = NULL;
+    }
+    free_if_left(conn);
 }
 
 void conn_close(struct http_conn *conn)
@@ -119,19 +91,23 @@ void conn_close(struct http_conn *conn)
         return;
     conn->state = CONN_CLOSING;
     conn->deadline_ms = 0;
-    conn->write_deadline_ms = 0;
-    loop_flush_forget(&conn->flush);
     if (conn->room_waiter)
         wait_done(conn->room_waiter, -ECANCELED);
     if (conn->fiber)
         fiber_cancel(conn->fiber);
-    uv_close((uv_handle_t *)&conn->tcp, on_closed);
+    stream_close(conn->stream);
 }
 
-static void on_shutdown(uv_shutdown_t *shutdown, int status)
+struct stream *conn_take_stream(struct http_conn *conn, struct buf *early)
 {
-    (void)shutdown;
-    (void)status;
+    struct stream *stream = conn->stream;
+    CHECK(conn->fiber && conn->state == CONN_RUNNING);
+    conn->state = CONN_CLOSING;
+    conn->deadline_ms = 0;
+    conn->stream = NULL;
+    *early = conn->pending;
+    conn->pending = (struct buf){0};
+    return stream;
 }
 
 /* All is sent: says so to the client, and reads on until it has closed too, so that no reset overtakes the
@@ -145,95 +121,43 @@ static void linger(struct http_conn *conn)
     conn->state = CONN_LINGER;
     conn->deadline_ms = now_ms(conn) + LINGER_MS;
     buf_clear(&conn->pending);
-    conn->shutdown.data = conn;
-    if (uv_shutdown(&conn->shutdown, (uv_stream_t *)&conn->tcp, on_shutdown) != 0) {
+    if (stream_shutdown(conn->stream) != 0)
         conn_close(conn);
-        return;
-    }
-    conn_update_reading(conn);
+    else
+        update_reading(conn);
 }
 
 /* ---- output ---- */
 
-static void on_written(uv_write_t *write, int status)
+static bool can_parse(const struct http_conn *conn);
+static bool process_pending(struct http_conn *conn);
+
+/* Pipelined requests that waited for the one before; their answers join this write. */
+static void on_flushing(struct stream *stream)
 {
-    struct http_conn *conn = write->data;
-    conn->writing = false;
-    if (status == 0)
-        metric_add(M_BYTES_OUT, (int64_t)conn->sending_left);
-    conn->sending_left = 0;
-    http_spare_give(&conn->sending);
-    if (conn->state == CONN_CLOSING)
-        return;
-    if (status < 0)
-        conn_close(conn);
-    else
-        conn_flush_later(conn);
+    struct http_conn *conn = stream->owner;
+    if (process_pending(conn))
+        update_reading(conn);
 }
 
-static void send_rest(struct http_conn *conn, size_t sent)
+static void on_flushed(struct stream *stream)
 {
-    conn->sending = conn->out;
-    conn->out = (struct buf){0};
-    conn->sending_left = conn->sending.size - sent;
-    conn->write.data = conn;
-    conn->writing = true;
-    conn->write_left = conn->sending_left;
-    conn->write_deadline_ms = now_ms(conn) + (uint64_t)config->write_timeout_s * 1000;
-    uv_buf_t rest = uv_buf_init(conn->sending.at + sent, (unsigned)conn->sending_left);
-    if (uv_write(&conn->write, (uv_stream_t *)&conn->tcp, &rest, 1, on_written) != 0) {
-        conn->writing = false;
-        conn->sending_left = 0;
-        conn_close(conn);
-    }
-}
-
-static void flush_out(struct http_conn *conn)
-{
-    if (conn->writing)
-        return;
-    if (conn->out.size) {
-        uv_buf_t all = uv_buf_init(conn->out.at, (unsigned)conn->out.size);
-        int sent = uv_try_write((uv_stream_t *)&conn->tcp, &all, 1);
-        if (sent < 0 && sent != UV_EAGAIN) {
-            conn_close(conn);
-            return;
-        }
-        sent = sent < 0 ? 0 : sent;
-        metric_add(M_BYTES_OUT, sent);
-        if ((size_t)sent < conn->out.size) {
-            send_rest(conn, (size_t)sent);
-            return;
-        }
-        http_spare_give(&conn->out);
-    }
-    conn->write_deadline_ms = 0;
+    struct http_conn *conn = stream->owner;
     if (conn->room_waiter)
         wait_done(conn->room_waiter, 0);
     if (conn->close_after && !conn->request && conn->state != CONN_LINGER)
         linger(conn);
-}
-
-static bool can_parse(const struct http_conn *conn);
-static void process_pending(struct http_conn *conn);
-
-static void on_flush(struct flush *flush)
-{
-    struct http_conn *conn = CONTAINER_OF(flush, struct http_conn, flush);
-    /* Pipelined requests that waited for the one before; their answers join this write. */
-    process_pending(conn);
-    flush_out(conn);
     if (conn->state == CONN_CLOSING)
         return;
     if (conn->pending.size && can_parse(conn))
         conn_flush_later(conn);
-    conn_update_reading(conn);
+    update_reading(conn);
 }
 
-void conn_flush_later(struct http_conn *conn)
+static void on_failed(struct stream *stream, int error)
 {
-    if (conn->state != CONN_CLOSING)
-        loop_flush_later(conn->server->loop, &conn->flush);
+    (void)error;
+    conn_close(stream->owner);
 }
 
 /* ---- requests ---- */
@@ -275,8 +199,7 @@ void conn_request_ended(struct http_conn *conn)
     conn->request = NULL;
     conn->fiber = NULL;
     if (conn->state == CONN_CLOSING) {
-        if (conn->closed)
-            conn_free(conn);
+        free_if_left(conn);
         return;
     }
     conn->close_after = !keep;
@@ -317,7 +240,7 @@ static bool can_parse(const struct http_conn *conn)
         return false;
     if (conn->request && conn->state == CONN_RUNNING)
         return request_wants_body(conn->request);
-    return conn_queued(conn) < HTTP_QUEUE_MAX;
+    return conn_queued(conn) < (size_t)config->queue_bytes;
 }
 
 /* A small body is waited for before the handler starts: then even a refusal leaves the connection usable. */
@@ -339,20 +262,24 @@ static void body_deadline(struct http_conn *conn)
         conn->deadline_ms = 0;
 }
 
-static void process(struct http_conn *conn, const char *bytes, size_t size)
+/* False when the connection is closing, or gone: it must not be touched any more. */
+static bool process(struct http_conn *conn, const char *bytes, size_t size)
 {
     CHECK(!conn->processing);
     conn->processing = true;
     while (size && can_parse(conn)) {
         if (!conn->request) {
-            if (*bytes == '\r' || *bytes == '\n') { /* empty lines before a request begin none */
-                bytes++;
-                size--;
+            size_t empty = http1_skip_empty(conn->parser, bytes, size);
+            if (empty) {
+                bytes += empty;
+                size -= empty;
                 continue;
             }
             conn->request = request_new(conn);
             http1_begin(conn->parser, &conn->request->arena);
             conn->state = CONN_HEAD;
+            conn->body_ms = 0;
+            conn->body_bytes = 0;
             deadline_in_s(conn, config->header_timeout_s);
         }
         enum http1_event event;
@@ -375,6 +302,10 @@ static void process(struct http_conn *conn, const char *bytes, size_t size)
                 request_body_done(conn->request, 0);
             } else {
                 conn->request->body_done = true;
+                if (http1_head(conn->parser)->upgrade.at) { /* what follows may be of another protocol */
+                    buf_add(&conn->pending, bytes, size);
+                    size = 0;
+                }
                 start_request(conn);
             }
             break;
@@ -388,20 +319,27 @@ static void process(struct http_conn *conn, const char *bytes, size_t size)
         }
     }
     conn->processing = false;
-    if (size && conn->state != CONN_CLOSING && conn->state != CONN_LINGER && !conn->close_after)
+    if (conn->state == CONN_CLOSING) {
+        free_if_left(conn);
+        return false;
+    }
+    if (size && conn->state != CONN_LINGER && !conn->close_after)
         buf_add(&conn->pending, bytes, size);
+    return true;
 }
 
-/* Takes up again what could not be parsed when it came. */
-static void process_pending(struct http_conn *conn)
+/* Takes up again what could not be parsed when it came. As process(). */
+static bool process_pending(struct http_conn *conn)
 {
     if (!conn->pending.size || !can_parse(conn))
-        return;
+        return conn->state != CONN_CLOSING;
     struct buf pending = conn->pending;
     conn->pending = (struct buf){0};
-    process(conn, pending.at, pending.size);
+    bool alive = process(conn, pending.at, pending.size);
     buf_clear(&pending);
-    body_deadline(conn);
+    if (alive)
+        body_deadline(conn);
+    return alive;
 }
 
 void conn_body_asked(struct http_conn *conn)
@@ -412,120 +350,139 @@ void conn_body_asked(struct http_conn *conn)
 
 /* ---- input ---- */
 
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
-{
-    (void)handle;
-    (void)suggested;
-    *buffer = uv_buf_init(http_loop()->read, READ_SIZE);
-}
-
 /* The client has closed, at least its side; a client of HTTP that does so has left. Yet it may still read what
  * was answered before. */
 static void client_left(struct http_conn *conn)
 {
     conn->client_done = true;
-    conn->reading = false;
     conn->close_after = true;
     if (conn->request && !conn->fiber) {
         request_free(conn->request);
         conn->request = NULL;
         conn->state = CONN_IDLE;
     }
-    flush_out(conn);
-    if (!conn->writing || conn->fiber)
+    stream_flush(conn->stream);
+    if (conn->state != CONN_CLOSING && (conn->fiber || conn_queued(conn) == 0))
         conn_close(conn);
 }
 
-static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
+static void on_ended(struct stream *stream, int error)
 {
-    struct http_conn *conn = stream->data;
-    if (count == 0)
-        return;
-    if (count == UV_EOF) {
-        client_left(conn);
-        return;
-    }
-    if (count < 0) {
+    struct http_conn *conn = stream->owner;
+    if (error)
         conn_close(conn);
-        return;
+    else
+        client_left(conn);
+}
+
+/* For people who type http:// for https://. */
+static void say_tls_is_spoken(struct http_conn *conn)
+{
+    buf_add_literal(conn_out(conn),
+                    "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+                    "Content-Length: 36\r\n\r\nThis port speaks TLS: use https://.\n");
+    conn->close_after = true;
+    conn_flush_later(conn);
+}
+
+static void on_bytes(struct stream *stream, const char *bytes, size_t size)
+{
+    struct http_conn *conn = stream->owner;
+    if (UNLIKELY(!conn->begun)) {
+        conn->begun = true;
+        if (conn->server->tls && bytes[0] == TLS_FIRST_BYTE) {
+            conn->secure = true;
+            stream_start_tls(stream, conn->server->tls, bytes, size);
+            return;
+        }
+        if (conn->server->tls) {
+            say_tls_is_spoken(conn);
+            return;
+        }
     }
-    metric_add(M_BYTES_IN, count);
     if (conn->state == CONN_LINGER || conn->close_after)
         return; /* thrown away */
+    bool alive;
     if (conn->pending.size) {
-        buf_add(&conn->pending, buffer->base, (size_t)count);
-        process_pending(conn);
+        buf_add(&conn->pending, bytes, size);
+        alive = process_pending(conn);
     } else {
-        process(conn, buffer->base, (size_t)count);
-        body_deadline(conn);
+        alive = process(conn, bytes, size);
+        if (alive)
+            body_deadline(conn);
     }
-    conn_update_reading(conn);
+    if (alive)
+        update_reading(conn);
 }
 
-void conn_update_reading(struct http_conn *conn)
+static void update_reading(struct http_conn *conn)
 {
-    if (conn->state == CONN_CLOSING)
-        return;
     /* With a request in work the socket is still read, to notice that the client left, but only so far. */
     bool want = conn->pending.size < PENDING_MAX && !conn->client_done;
     if (conn->state == CONN_RUNNING && conn->request && !conn->request->body_done &&
         !request_wants_body(conn->request))
         want = false;
-    if (conn_queued(conn) >= HTTP_QUEUE_MAX && conn->state != CONN_RUNNING)
+    if (conn->state != CONN_RUNNING && conn_queued(conn) >= (size_t)config->queue_bytes)
         want = false;
-    if (want == conn->reading)
-        return;
-    conn->reading = want;
-    if (want)
-        uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
-    else
-        uv_read_stop((uv_stream_t *)&conn->tcp);
+    stream_read(conn->stream, want);
 }
 
-/* True when the client has taken nothing of its answer for too long. */
-static bool write_stalled(struct http_conn *conn, uint64_t now)
+/* ---- time ---- */
+
+enum { SLOW_HEAD, SLOW_BODY, SLOW_READER, SLOW_IDLE };
+
+/* True when the body comes in more slowly than allowed. Only time in which the client could send counts. */
+static bool body_is_too_slow(struct http_conn *conn, uint64_t passed_ms)
 {
-    if (!conn->write_deadline_ms)
-        return false;
-    size_t left = uv_stream_get_write_queue_size((uv_stream_t *)&conn->tcp);
-    if (left < conn->write_left) {
-        conn->write_left = left;
-        conn->write_deadline_ms = now + (uint64_t)config->write_timeout_s * 1000;
-    }
-    return now >= conn->write_deadline_ms;
+    conn->body_ms += passed_ms;
+    return config->body_rate && conn->body_ms > (uint64_t)config->body_timeout_s * 1000 &&
+           conn->body_bytes < conn->body_ms * (uint64_t)config->body_rate / 1000;
 }
 
-void conn_sweep(struct http_conn *conn, uint64_t now)
+static void on_sweep(struct stream *stream, uint64_t now)
 {
+    struct http_conn *conn = stream->owner;
+    uint64_t passed_ms = now - conn->swept_ms;
+    conn->swept_ms = now;
     if (conn->state == CONN_CLOSING)
         return;
-    if (write_stalled(conn, now)) {
+    if (stream_is_stalled(stream, now)) {
+        metric_add_slot(M_TIMED_OUT, SLOW_READER, 1);
         conn_close(conn);
         return;
     }
-    if (!conn->deadline_ms || now < conn->deadline_ms)
+    if (!conn->deadline_ms)
         return;
-    if (conn->state == CONN_IDLE && conn->writing) {
+    bool slow_body = conn->state == CONN_RUNNING && body_is_too_slow(conn, passed_ms);
+    if (now < conn->deadline_ms && !slow_body)
+        return;
+    if (conn->state == CONN_IDLE && conn_queued(conn)) {
         deadline_in_s(conn, config->keepalive_timeout_s); /* it is not idle yet */
     } else if (conn->state == CONN_HEAD) {
+        metric_add_slot(M_TIMED_OUT, SLOW_HEAD, 1);
         conn->deadline_ms = 0;
         refuse(conn, 408, "the request took too long to come");
     } else if (conn->state == CONN_RUNNING) {
+        metric_add_slot(M_TIMED_OUT, SLOW_BODY, 1);
         conn->deadline_ms = 0;
         conn->request->close = true;
         request_body_done(conn->request, -ETIMEDOUT);
     } else {
+        metric_add_slot(M_TIMED_OUT, SLOW_IDLE, conn->state == CONN_IDLE);
         conn_close(conn);
     }
 }
 
-void conn_drain(struct http_conn *conn)
+static void on_drain(struct stream *stream)
 {
-    if (conn->state != CONN_IDLE)
+    struct http_conn *conn = stream->owner;
+    if (conn->state != CONN_IDLE || conn->close_after)
         return;
     if (!conn->used) {
         /* It was accepted a moment ago, and its first request may be on the way. */
-        conn->deadline_ms = now_ms(conn) + FRESH_MS;
+        uint64_t fresh_ms = now_ms(conn) + FRESH_MS;
+        if (conn->deadline_ms > fresh_ms)
+            conn->deadline_ms = fresh_ms;
         return;
     }
     if (!conn_queued(conn)) {
@@ -536,10 +493,30 @@ void conn_drain(struct http_conn *conn)
     conn_flush_later(conn);
 }
 
+static void on_cut(struct stream *stream)
+{
+    struct http_conn *conn = stream->owner;
+    conn_close(conn);
+}
+
+/* ---- the beginning ---- */
+
+static const struct stream_events conn_events = {
+    .bytes = on_bytes,
+    .ended = on_ended,
+    .flushing = on_flushing,
+    .flushed = on_flushed,
+    .failed = on_failed,
+    .sweep = on_sweep,
+    .drain = on_drain,
+    .cut = on_cut,
+    .closed = on_closed,
+};
+
 static void name_peer(struct http_conn *conn)
 {
     int size = sizeof conn->peer;
-    if (uv_tcp_getpeername(&conn->tcp, (struct sockaddr *)&conn->peer, &size) != 0)
+    if (uv_tcp_getpeername(&conn->stream->tcp, (struct sockaddr *)&conn->peer, &size) != 0)
         conn->peer.ss_family = AF_UNSPEC;
     const struct sockaddr_in *v4 = (struct sockaddr_in *)&conn->peer;
     const struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&conn->peer;
@@ -552,6 +529,7 @@ static void name_peer(struct http_conn *conn)
 static void on_body(void *arg, const char *bytes, size_t size)
 {
     struct http_conn *conn = arg;
+    conn->body_bytes += size;
     request_body_bytes(conn->request, bytes, size);
 }
 
@@ -560,24 +538,20 @@ void conn_open(struct http_server *server)
     struct http_conn *conn = mem_zalloc(sizeof *conn);
     MAGIC_SET(conn, HTTP_CONN_MAGIC);
     conn->server = server;
-    conn->flush.run = on_flush;
-    list_init(&conn->flush.link);
     conn->parser = http1_new(on_body, conn);
-    CHECK(uv_tcp_init(&server->loop->uv, &conn->tcp) == 0);
-    conn->tcp.data = conn;
-    server_add(server, conn);
-    if (uv_accept((uv_stream_t *)&server->listener, (uv_stream_t *)&conn->tcp) != 0) {
+    conn->stream = stream_new(server->loop, &conn_events, conn);
+    server_count_conn(server, 1);
+    if (stream_accept(conn->stream, (uv_stream_t *)&server->listener) != 0) {
         conn_close(conn);
         return;
     }
     metric_add(M_ACCEPTED, 1);
-    if (server->conn_count > server->options.max_connections) {
-        metric_add(M_REFUSED, 1);
+    name_peer(conn);
+    if (!server_add(server, conn->stream, (struct sockaddr *)&conn->peer)) {
         conn_close(conn);
         return;
     }
-    uv_tcp_nodelay(&conn->tcp, 1);
-    name_peer(conn);
+    conn->swept_ms = now_ms(conn);
     deadline_in_s(conn, config->header_timeout_s);
-    conn_update_reading(conn);
+    update_reading(conn);
 }

@@ -2,6 +2,7 @@
 #define CORE_NET_HTTP_INTERNAL_H
 
 #include "core/net/http.h"
+#include "core/net/stream.h"
 
 #include <uv.h>
 
@@ -11,7 +12,6 @@ enum {
     HTTP_SERVER_MAGIC = 0x68747376,
     HTTP_CONN_MAGIC = 0x6874636e,
     HTTP_REQUEST_MAGIC = 0x68747271,
-    READ_SIZE = 64 * 1024,
     PENDING_MAX = 64 * 1024, /* pipelined bytes kept while a request runs */
     SMALL_BODY = 16 * 1024,
     SWEEP_MS = 250,
@@ -23,9 +23,11 @@ struct http_server {
     unsigned magic;
     struct loop *loop;
     struct http_server_options options;
+    struct tls_context *tls; /* what new connections speak; NULL: plain */
     uv_tcp_t listener;
-    uv_timer_t sweep; /* looks for connections past their deadline */
-    struct link conns;
+    uv_timer_t sweep;    /* looks for connections past their deadline */
+    struct link streams; /* of all its connections, those that became something else too */
+    size_t stream_count;
     size_t conn_count;
     int port;
     unsigned handles; /* of its own, not yet closed */
@@ -40,43 +42,36 @@ enum conn_state {
     CONN_HEAD,    /* some bytes of a head have come */
     CONN_RUNNING, /* a handler runs; its body may still come in */
     CONN_LINGER,  /* the last answer was sent; what comes is thrown away */
-    CONN_CLOSING,
+    CONN_CLOSING, /* or somebody else's: nothing more is done with it than to end the handler */
 };
 
 struct http_conn {
     unsigned magic;
     enum conn_state state;
     struct http_server *server;
-    struct link link;
-    uv_tcp_t tcp;
+    struct stream *stream; /* NULL once it is closed, or somebody else's */
     struct http1_parser *parser;
     struct http_request *request; /* from the first byte of its head to the end of its handler */
     struct fiber *fiber;          /* of the request */
     struct buf pending;           /* bytes not yet given to the parser */
-    struct buf out;               /* answers not yet given to the socket */
-    struct buf sending;           /* in the present uv_write */
-    size_t sending_left;
-    uv_write_t write;
-    uv_shutdown_t shutdown;
-    struct flush flush;
-    struct wait *room_waiter; /* a streaming handler that waits until the client has taken some */
-    uint64_t deadline_ms;     /* uv_now() terms; 0: none */
-    uint64_t write_deadline_ms;
-    size_t write_left; /* of the present uv_write, when the clock was last looked at */
+    struct wait *room_waiter;     /* a streaming handler that waits until the client has taken some */
+    uint64_t deadline_ms;         /* uv_now() terms; 0: none */
+    uint64_t swept_ms;            /* when the sweep looked last */
+    uint64_t body_ms;             /* for so long the client has been able to send the present body */
+    uint64_t body_bytes;          /* of it that have come */
     struct sockaddr_storage peer;
     char peer_text[46];
-    bool reading;
-    bool writing;
+    bool begun;       /* a byte has come */
+    bool secure;      /* under TLS */
     bool client_done; /* it has closed its side and will send no more */
     bool used;        /* had a request */
     bool close_after; /* when all is sent */
-    bool closed;      /* the socket is; the struct waits for its handler */
     bool processing;
 };
 
-/* Counts a connection in and out; the sweep runs while there is one. */
-void server_add(struct http_server *server, struct http_conn *conn);
-void server_remove(struct http_server *server, struct http_conn *conn);
+/* Counts it in, until it is freed; the sweep runs while there is one. False when a cap is reached: then it is to be closed. */
+bool server_add(struct http_server *server, struct stream *stream, const struct sockaddr *peer) MUST_USE;
+void server_count_conn(struct http_server *server, int by);
 
 void conn_open(struct http_server *server);
 void conn_close(struct http_conn *conn);
@@ -85,16 +80,12 @@ void conn_flush_later(struct http_conn *conn);
 size_t conn_queued(const struct http_conn *conn);
 /* The request's handler has returned. */
 void conn_request_ended(struct http_conn *conn);
-/* Looks at the clock; closes what is past its time. */
-void conn_sweep(struct http_conn *conn, uint64_t now_ms);
-/* From the drain: an idle connection is closed, a busy one after its answer. */
-void conn_drain(struct http_conn *conn);
-/* The handler waits for the body from now on. */
+/* The handler waits for the body from now on, or has taken some. */
 void conn_body_asked(struct http_conn *conn);
-/* The output buffer, with memory behind it. */
+/* The output buffer, with memory behind it. Not when the connection closes. */
 struct buf *conn_out(struct http_conn *conn);
-/* Makes reading fit the state: stops when nobody can take what comes, goes on when somebody can. */
-void conn_update_reading(struct http_conn *conn);
+/* Gives the stream away. */
+struct stream *conn_take_stream(struct http_conn *conn, struct buf *early);
 
 struct http_request *request_new(struct http_conn *conn);
 void request_free(struct http_request *request);

@@ -3,6 +3,7 @@
 
 #include "core/base/config.h"
 #include "core/base/crypto.h"
+#include "core/net/stream.h"
 #include "proto/prometheus.h"
 
 static bool may_read(const struct request *request)
@@ -23,11 +24,11 @@ void ops_metrics(struct request *request)
         reply_error(request, ERROR_UNAUTHORIZED, "The metrics token is required");
         return;
     }
-    struct buf body = http_spare_take();
+    struct buf body = stream_spare_take();
     prometheus_write(&body);
     reply_header(request, "Content-Type", "text/plain; version=0.0.4; charset=utf-8");
     http_stream_begin(request->http, 200);
     if (http_stream_write(request->http, buf_str(&body)) == 0)
         http_stream_end(request->http);
-    http_spare_give(&body);
+    stream_spare_give(&body);
 }

@@ -3,6 +3,7 @@
  * the handler does.
  */
 #include "core/net/http_internal.h"
+#include "core/net/stream_internal.h"
 
 #include "core/base/check.h"
 #include "core/base/clock.h"
@@ -266,7 +267,7 @@ static void *server_thread(void *unused)
     (void)unused;
     loop_open(&at.loop, 0);
     fiber_main(&at.loop, "test", server_task, NULL);
-    http_close_loop(&at.loop);
+    stream_close_loop(&at.loop);
     loop_close(&at.loop);
     return NULL;
 }
@@ -363,7 +364,7 @@ static void do_open_gate(void *unused)
 
 static void count_connections(void *out)
 {
-    *(size_t *)out = http_server_connections(at.server);
+    *(size_t *)out = at.server->conn_count;
 }
 
 static size_t connections(void)
@@ -754,7 +755,7 @@ static void bodies_come_whole_whatever_their_size(void **state)
     (void)state;
     start();
     struct client client = client_open();
-    const size_t sizes[] = {0, 1, SMALL_BODY, SMALL_BODY + 1, READ_SIZE, 1 << 20};
+    const size_t sizes[] = {0, 1, SMALL_BODY, SMALL_BODY + 1, STREAM_READ_SIZE, 1 << 20};
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
         post(&client, "/echo", "", at.big, sizes[i]);
         expect_big(&client, sizes[i]);
@@ -1046,8 +1047,8 @@ static void a_reader_that_stalls_holds_bounded_memory_and_is_closed(void **state
     client_get(&client, "/stream-ever");
     EVENTUALLY(canceled == 1);
     assert_int_equal(last_result, -ECANCELED);
-    assert_true(most_queued >= HTTP_QUEUE_MAX / 2);
-    assert_true(most_queued <= HTTP_QUEUE_MAX + STREAM_PIECE + 64);
+    assert_true(most_queued >= (size_t)config->queue_bytes / 2);
+    assert_true(most_queued <= (size_t)config->queue_bytes + STREAM_PIECE + 64);
     EVENTUALLY(connections() == 0);
     assert_gone(&client);
     client_close(&client);
@@ -1398,7 +1399,7 @@ static void opening_says_what_is_wrong(void **state)
     struct loop loop;
     loop_open(&loop, 0);
     fiber_main(&loop, "test", open_task, NULL);
-    http_close_loop(&loop);
+    stream_close_loop(&loop);
     loop_close(&loop);
 }
 
