@@ -8,7 +8,7 @@
  *   1        awake                 hangs    stop it
  *   1        draining              alive    awake again
  *   1        anything else                  waking; start or adopt; ready; awake
- *   0        awake or draining     alive    draining; wait for deliveries; stop; asleep
+ *   0        awake or draining     alive    draining; wait for deliveries and visits; stop; asleep
  *   0        anything else         any      stop what may be left; asleep
  *   0        asleep, failed        none     agreed; but asleep with messages that wait: waking
  */
@@ -17,12 +17,13 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/crash.h"
-#include "core/base/crypto.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
 #include "core/domain/instance.h"
+#include "core/domain/visit.h"
 #include "core/net/pod_call.h"
 #include "core/run/fiber.h"
+#include "core/store/bell.h"
 #include "workers/pool.h"
 
 #include <errno.h>
@@ -33,7 +34,10 @@
 
 enum {
     DRAIN_POLL_MS = 20,
-    DRAIN_MAX_MS = 5000, /* for messages that were accepted before the sleep was asked for */
+    /* For messages that were accepted before the sleep was asked for. Also one run's share of the wait for visits, which may
+     * be longer than a job has. */
+    DRAIN_MAX_MS = 5000,
+    ROUTE_MARGIN_MS = 200, /* for a visit that was on its way when its route ran out */
     PORT_TRIES = 32,
     STEPS_MAX = 16,
 };
@@ -77,7 +81,8 @@ static bool port_is_free(int64_t port)
     return is_free;
 }
 
-/* Reserves a port in the row; the unique index says whether it is free among pods. */
+/* Reserves a port in the row; the unique index says whether it is free among pods. In turn, so that a port is not soon
+ * another pod's: who knows the way to the last one would be led astray. */
 static int to_waking(struct job *job, struct instance *instance)
 {
     int64_t first;
@@ -85,9 +90,12 @@ static int to_waking(struct job *job, struct instance *instance)
     CHECK(port_range(&first, &last));
     int result = -EEXIST;
     for (int i = 0; result == -EEXIST && i < PORT_TRIES; i++) {
-        uint32_t random;
-        crypto_random(&random, sizeof random);
-        int64_t port = first + random % (last - first + 1);
+        int64_t port;
+        int asked = instance_next_port(first, last, &port);
+        if (asked)
+            return asked;
+        if (port == 0)
+            break;
         if (port_is_free(port))
             result = instance_to_waking(job, port, instance);
     }
@@ -149,17 +157,78 @@ static int wake(struct job *job, struct instance *instance)
 
 /* ---- down ---- */
 
-/* Messages that were accepted before are delivered first; for a bounded time, for the pod may be stuck. */
-static int wait_for_deliveries(struct job *job, struct instance *instance)
+/*
+ * Who may still be on the way to the pod, and who is there. Reactors remember the way for VISIT_ROUTE_MS, from before the
+ * row was read that showed it to them; each says so in Redis before it reads. So once Redis has the row as it is now and
+ * knows of no reactor, none is left, and else none is VISIT_ROUTE_MS later.
+ */
+struct visitors {
+    bool asked;
+    bool known;
+    uint64_t gone_ns; /* when no reactor knows the way any more */
+    int64_t requests; /* in flight; sockets are not waited for */
+};
+
+static int look_at_visitors(struct job *job, struct visitors *visitors)
+{
+    struct arena arena;
+    int64_t sockets;
+    bool known = false;
+    if (visitors->asked && !visitors->known)
+        return 0;
+    arena_init(&arena);
+    /* On the connection on which the snapshot of the row went before. */
+    int result = visits_count(&arena, job->key, &known, &visitors->requests, &sockets);
+    arena_clear(&arena);
+    if (result == -ECANCELED || visitors->asked)
+        return result == -ECANCELED ? result : 0;
+    /* Without Redis, here at least, nobody says who is there, and the snapshot that others see may be an older one. */
+    uint64_t lasts_ms = VISIT_ROUTE_MS + ROUTE_MARGIN_MS + (result ? INSTANCE_SNAPSHOT_MS : 0);
+    visitors->asked = true;
+    visitors->known = known || result;
+    visitors->gone_ns = clock_in_ms(lasts_ms);
+    return 0;
+}
+
+/* Requests in flight have config->drain_s from when the draining began, even if others have gone on with it since. */
+static bool visits_are_over(struct job *job, const struct instance *instance, const struct visitors *visitors)
+{
+    if (!visitors->known)
+        return true;
+    if (clock_now_ns() < visitors->gone_ns)
+        return false;
+    if (visitors->requests == 0)
+        return true;
+    if (clock_wall_ms() - instance->state_ms < config->drain_s * 1000)
+        return false;
+    LOG(WARN, "a pod is stopped with requests in flight", LOG_STR("instance", job->key),
+        LOG_INT("requests", visitors->requests), LOG_INT("seconds", config->drain_s));
+    return true;
+}
+
+/*
+ * Messages that were accepted before are delivered first, and requests in flight end; for a bounded time, for the pod may
+ * be stuck. 0: nothing is left to wait for, or it is to be awake or gone by now. -ECANCELED also when the time of this run
+ * is up and requests go on: the job is given back, and whoever takes it next goes on waiting.
+ */
+static int wait_until_quiet(struct job *job, struct instance *instance)
 {
     uint64_t deadline_ns = clock_in_ms(DRAIN_MAX_MS);
+    struct visitors visitors = {.asked = false};
     for (;;) {
         int result = instance_load(job->arena, job->key, instance);
-        if (result)
+        if (result == 0)
+            result = look_at_visitors(job, &visitors);
+        if (result || instance->desired || instance->deleted)
             return result;
-        bool quiet = instance->queued == 0 && instance->lease_until_ms < clock_wall_ms();
-        if (quiet || instance->desired || instance->deleted || clock_now_ns() > deadline_ns)
+        bool late = clock_now_ns() > deadline_ns;
+        bool delivered = instance->queued == 0 && instance->lease_until_ms < clock_wall_ms();
+        if ((delivered || late) && visits_are_over(job, instance, &visitors))
             return 0;
+        if (late)
+            return -ECANCELED;
+        /* The snapshot of an earlier change may have been written after ours: nobody is to find the way by it. */
+        instance_publish(instance);
         result = fiber_sleep_ms(DRAIN_POLL_MS);
         if (result)
             return result;
@@ -191,7 +260,7 @@ static int drain(struct job *job, struct instance *instance)
     if (result)
         return look_again(job, result, instance);
     CRASH_POINT("scale-draining");
-    result = wait_for_deliveries(job, instance);
+    result = wait_until_quiet(job, instance);
     if (result || instance->desired || instance->deleted)
         return result;
     return to_sleep(job, instance);
@@ -248,6 +317,8 @@ static int step(struct job *job, struct instance *instance, bool *agreed)
     if (!alive || instance->state != INSTANCE_AWAKE)
         return wake(job, instance);
     *agreed = pod_is_healthy(instance->port);
+    if (*agreed)
+        bell_announce(job->key); /* to those who could not reach it */
     return *agreed ? 0 : stop_hung(job);
 }
 

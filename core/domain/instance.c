@@ -4,25 +4,24 @@
 #include "core/base/clock.h"
 #include "core/base/id.h"
 #include "core/domain/instance_internal.h"
+#include "core/store/bell.h"
 #include "core/store/redis.h"
 
 #include <errno.h>
+
+enum { ID_LEAST = 8 };
 
 static const char *const state_names[] = {"asleep", "waking", "awake", "draining", "failed"};
 
 static const struct pg_statement sql_create = {
     "instance_create", "INSERT INTO instance (id, surface, account_id, user_id) "
                        "VALUES ($1::text, $2::text, $3::bigint, $4::text) RETURNING " INSTANCE_COLUMNS("")};
-static const struct pg_statement sql_get = {
-    "instance_get",
-    "SELECT " INSTANCE_COLUMNS("") " FROM instance WHERE id = $1::text AND account_id = $2::bigint "
-                                   "AND deleted_at IS NULL"};
 static const struct pg_statement sql_wake = {
     "instance_wake",
     "WITH i AS (UPDATE instance SET desired = 1, woken = true, last_activity = now(), version = version + 1 "
     "WHERE id = $1::text AND account_id = $2::bigint AND deleted_at IS NULL "
     "AND NOT (state = 'failed' AND state_at > now() - $3::bigint * interval '1 second') RETURNING *) "
-    "SELECT " INSTANCE_COLUMNS("") ", CASE WHEN state IN ('asleep', 'failed') THEN " JOB_ADD_SCALE
+    "SELECT " INSTANCE_COLUMNS("") ", CASE WHEN state IN ('asleep', 'failed', 'draining') THEN " JOB_ADD_SCALE
                                    " END FROM i"};
 static const struct pg_statement sql_sleep = {
     "instance_sleep",
@@ -51,6 +50,18 @@ static enum instance_state state_of(struct str name)
         if (str_equal(name, str_from(state_names[i])))
             return (enum instance_state)i;
     UNREACHABLE();
+}
+
+bool instance_id_is_valid(struct str id)
+{
+    if (id.size < ID_LEAST || id.size > INSTANCE_ID_MAX)
+        return false;
+    for (size_t i = 0; i < id.size; i++) {
+        char c = id.at[i];
+        if (!((c >= 'a' && c <= 'z') || (i > 0 && c >= '0' && c <= '9')))
+            return false;
+    }
+    return true;
 }
 
 struct str instance_tenant(int64_t account_id, char out[24])
@@ -85,7 +96,7 @@ void instance_from_row(struct arena *arena, const struct pg_rows *rows, size_t r
 
 enum { SNAPSHOT_MAX = 2048, SNAPSHOT_NUMBERS = 13, SNAPSHOT_DIGITS_MAX = 19 /* INT64_MAX has as many */ };
 
-static struct str snapshot_key(struct arena *arena, struct str id)
+struct str instance_snapshot_key(struct arena *arena, struct str id)
 {
     char *key = arena_alloc(arena, 9 + id.size);
     memcpy(key, "instance:", 9);
@@ -178,10 +189,10 @@ static bool snapshot_read(struct arena *arena, struct str text, struct str id, s
  * older row over a newer one. */
 static void snapshot_send(const struct instance *instance, bool only_if_absent)
 {
-    char key[96];
+    char key[9 + INSTANCE_ID_MAX];
     char text[SNAPSHOT_MAX];
     char ttl[24];
-    CHECK(instance->id.size < 64);
+    CHECK(instance->id.size <= INSTANCE_ID_MAX);
     memcpy(key, "instance:", 9);
     memcpy(key + 9, instance->id.at, instance->id.size);
     const struct str args[] = {STR("SET"),
@@ -231,23 +242,39 @@ int instance_read(struct arena *arena, const struct pg_statement *statement, con
     return found ? 0 : -ENOENT;
 }
 
-static int get_from_pg(struct arena *arena, int64_t account_id, struct str id, struct instance *instance)
+int instance_from_snapshot(struct arena *arena, struct str id, const struct redis_step *get,
+                           struct instance *instance)
 {
-    return instance_read(arena, &sql_get, PG_VALUES(PG_TEXT(id), PG_INT(account_id)), instance);
+    int result = 0;
+    bool found = get->result == 0 && get->reply.type == REDIS_STRING &&
+                 snapshot_read(arena, get->reply.text, id, instance);
+    if (!found)
+        result = instance_load(arena, id, instance);
+    if (result == 0 && instance->deleted)
+        result = -ENOENT;
+    if (result == 0 && !found)
+        snapshot_send(instance, true);
+    return result;
+}
+
+int instance_peek(struct arena *arena, struct str id, struct instance *instance)
+{
+    const struct str words[] = {STR("GET"), instance_snapshot_key(arena, id)};
+    struct redis_step get = {.args = words, .count = ARRAY_SIZE(words)};
+    int result = redis_steps(redis_shared(), arena, &get, 1);
+    return result == -ECANCELED ? result : instance_from_snapshot(arena, id, &get, instance);
+}
+
+/* Another's instance is none. */
+static int own(int64_t account_id, const struct instance *instance)
+{
+    return instance->account_id == account_id && !instance->deleted ? 0 : -ENOENT;
 }
 
 int instance_get(struct arena *arena, int64_t account_id, struct str id, struct instance *instance)
 {
-    struct redis_value value;
-    int result = redis_call(redis_shared(), &value, arena, STR("GET"), snapshot_key(arena, id));
-    if (result == -ECANCELED)
-        return result;
-    if (result == 0 && value.type == REDIS_STRING && snapshot_read(arena, value.text, id, instance))
-        return instance->account_id == account_id && !instance->deleted ? 0 : -ENOENT;
-    result = get_from_pg(arena, account_id, id, instance);
-    if (result == 0)
-        snapshot_send(instance, true);
-    return result;
+    int result = instance_peek(arena, id, instance);
+    return result ? result : own(account_id, instance);
 }
 
 int instance_changed(struct arena *arena, struct pg_rows *rows, enum job_kind kind, struct instance *instance)
@@ -276,7 +303,9 @@ int instance_wake(struct arena *arena, int64_t account_id, struct str id, struct
     result = instance_changed(arena, rows, JOB_SCALE, instance);
     if (result != -ENOENT)
         return result;
-    result = get_from_pg(arena, account_id, id, instance);
+    result = instance_load(arena, id, instance);
+    if (result == 0)
+        result = own(account_id, instance);
     return result ? result : -EBUSY;
 }
 
@@ -292,7 +321,11 @@ int instance_delete(struct arena *arena, int64_t account_id, struct str id, stru
     struct pg_rows *rows;
     struct instance instance;
     int result = pg_write(&sql_delete, PG_VALUES(PG_TEXT(id), PG_INT(account_id), PG_TEXT(notify)), &rows);
-    return result ? result : instance_changed(arena, rows, JOB_SCALE, &instance);
+    if (result == 0)
+        result = instance_changed(arena, rows, JOB_SCALE, &instance);
+    if (result == 0)
+        bell_announce(id);
+    return result;
 }
 
 int instance_is_gone(struct str id, bool *gone)

@@ -19,6 +19,8 @@
  *
  * `desired` says how many pods there should be (0 or 1); `state` says how far the scale job has come. Clients
  * change only `desired`; only the scale job changes `state`, and proves with its fence that it still may.
+ *
+ * Whoever waits for an instance to come into another state hears its id announced (bell.h) once it has.
  */
 
 enum instance_state { INSTANCE_ASLEEP, INSTANCE_WAKING, INSTANCE_AWAKE, INSTANCE_DRAINING, INSTANCE_FAILED };
@@ -51,6 +53,10 @@ struct instance {
     bool deleted;
 };
 
+/* Whether a text can be an id: 8 to 63 of [a-z0-9], the first a letter. Checked before it becomes part of a key. */
+enum { INSTANCE_ID_MAX = 63 };
+bool instance_id_is_valid(struct str id);
+
 /*
  * What clients ask for. Each waits; the instance is filled in from the arena. -ENOENT: no such instance of this
  * account; -EBUSY: it failed less than INSTANCE_FAILED_S ago; and the errors of pg_write. What has to be rung is rung.
@@ -59,6 +65,8 @@ int instance_create(struct arena *arena, int64_t account_id, const char *surface
                     struct instance *instance) MUST_USE;
 /* A read for showing: from Redis when it is there, at most INSTANCE_SNAPSHOT_MS old. */
 int instance_get(struct arena *arena, int64_t account_id, struct str id, struct instance *instance) MUST_USE;
+/* The same of any account's: for who has other proof that he may. */
+int instance_peek(struct arena *arena, struct str id, struct instance *instance) MUST_USE;
 int instance_wake(struct arena *arena, int64_t account_id, struct str id, struct instance *instance) MUST_USE;
 int instance_sleep(struct arena *arena, int64_t account_id, struct str id, struct instance *instance)
     MUST_USE;
@@ -77,12 +85,14 @@ int instance_list(struct arena *arena, int64_t account_id, const char *surface, 
 
 /* Without regard to the owner, deleted ones too. -ENOENT. */
 int instance_load(struct arena *arena, struct str id, struct instance *instance) MUST_USE;
+/* The next port in turn, of those from `first` to `last` that are no pod's; 0: none is left. */
+int instance_next_port(int64_t first, int64_t last, int64_t *port) MUST_USE;
 /* -EEXIST: the port is another's. */
 int instance_to_waking(const struct job *job, int64_t port, struct instance *instance) MUST_USE;
 /* The pod is ready: the messages that wait are rung for. Ends the job (job->finished) unless `desired` is no longer 1. */
 int instance_to_awake(struct job *job, int64_t pid, int64_t pid_started, int64_t port,
                       struct instance *instance) MUST_USE;
-/* 0, or -EAGAIN when `desired` has become 1. */
+/* 0, or -EAGAIN when `desired` has become 1. state_ms is when it began, also when it goes on with it. */
 int instance_to_draining(const struct job *job, struct instance *instance) MUST_USE;
 /* Work has come while it was draining: awake again. 0, or -EAGAIN when `desired` is no longer 1. */
 int instance_undrain(const struct job *job, struct instance *instance) MUST_USE;
@@ -93,6 +103,17 @@ int instance_to_asleep(struct job *job, struct str fail_reason, struct instance 
 int instance_to_failed(struct job *job, struct str fail_reason, struct instance *instance) MUST_USE;
 /* Removes the row of a deleted instance, ends the job, and rings who waits for it. */
 int instance_remove(struct job *job) MUST_USE;
+
+/* ---- for visits ---- */
+
+/* The row, and a scale job that looks at the pod when it still is of that generation: it could not be reached. Waits.
+ * -ENOENT. */
+int instance_look_after(struct arena *arena, struct str id, int64_t generation, struct instance *instance)
+    MUST_USE;
+/* Activity of so many milliseconds ago, of up to INSTANCE_ACTIVE_MAX instances in one statement; never moves last_activity
+ * back. noted[i] says whether it was written: not when there is no pod, nor when the row is being changed just now. Waits. */
+enum { INSTANCE_ACTIVE_MAX = 256 };
+int instance_was_active(const struct str *ids, const int64_t *ages_ms, size_t count, bool *noted) MUST_USE;
 
 /* ---- for the sweeps; no leader is needed, each row is taken by one of them ---- */
 

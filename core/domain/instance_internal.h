@@ -2,6 +2,7 @@
 #define CORE_DOMAIN_INSTANCE_INTERNAL_H
 
 #include "core/domain/instance.h"
+#include "core/store/redis.h"
 
 /* Adds (or finds) the job of the instance in the row at hand; part of the statement that makes it needed. */
 #define JOB_ADD_SCALE "job_add('scale', 'scale', account_id::text, id, NULL, 0)"
@@ -13,5 +14,11 @@ int instance_read(struct arena *arena, const struct pg_statement *statement, con
 /* Takes what a statement of the kind "columns, job id" has returned: publishes, rings, frees. -ENOENT: no row. */
 int instance_changed(struct arena *arena, struct pg_rows *rows, enum job_kind kind, struct instance *instance)
     MUST_USE;
+
+/* The key of its snapshot in Redis. */
+struct str instance_snapshot_key(struct arena *arena, struct str id);
+/* What its GET has brought, or else the row from PostgreSQL. Waits. -ENOENT also for a deleted one. */
+int instance_from_snapshot(struct arena *arena, struct str id, const struct redis_step *get,
+                           struct instance *instance) MUST_USE;
 
 #endif

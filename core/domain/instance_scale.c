@@ -19,6 +19,8 @@
 
 static const struct pg_statement sql_load = {
     "instance_load", "SELECT " INSTANCE_COLUMNS("") " FROM instance WHERE id = $1::text"};
+static const struct pg_statement sql_next_port = {"instance_next_port",
+                                                  "SELECT instance_next_port($1::bigint, $2::bigint)"};
 static const struct pg_statement sql_to_waking = {
     "instance_to_waking",
     MINE CHANGE("state = 'waking', state_at = CASE WHEN state = 'waking' THEN state_at ELSE now() END, "
@@ -78,6 +80,22 @@ static const struct pg_statement sql_sleep_idle = {
 static const struct pg_statement sql_touch = {
     "instance_touch", "UPDATE instance SET last_activity = now(), version = version + 1 "
                       "WHERE id = $1::text AND state = 'awake' RETURNING " INSTANCE_COLUMNS("") ", NULL"};
+static const struct pg_statement sql_look_after = {
+    "instance_look_after",
+    "SELECT " INSTANCE_COLUMNS(
+        "") ", CASE WHEN state = 'awake' AND generation = $2::bigint THEN " JOB_ADD_SCALE
+            " END FROM instance WHERE id = $1::text AND deleted_at IS NULL"};
+/* A row that somebody else has locked is passed over: to wait for several, in whatever order others take them, would be
+ * a deadlock in the making. */
+static const struct pg_statement sql_was_active = {
+    "instance_was_active",
+    "WITH heard AS (SELECT * FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS heard (id, age_ms, number)), "
+    "free AS (SELECT id FROM instance WHERE id = ANY ($1::text[]) AND state IN ('awake', 'draining') "
+    "AND deleted_at IS NULL FOR NO KEY UPDATE SKIP LOCKED) "
+    "UPDATE instance i SET version = i.version + 1, "
+    "last_activity = greatest(i.last_activity, now() - age_ms * interval '1 millisecond') "
+    "FROM heard JOIN free ON free.id = heard.id WHERE i.id = free.id RETURNING " INSTANCE_COLUMNS(
+        "i.") ", number"};
 static const struct pg_statement sql_with_pod = {
     "instance_with_pod",
     "SELECT " INSTANCE_COLUMNS("") " FROM instance WHERE state IN ('awake', 'waking', 'draining')"};
@@ -116,7 +134,21 @@ static int changed(struct job *job, struct pg_rows *rows, enum job_kind kind, st
     if (result == -ENOENT)
         return -ESTALE;
     job->finished |= ended;
+    if (result == 0)
+        bell_announce(job->key);
     return result;
+}
+
+int instance_next_port(int64_t first, int64_t last, int64_t *port)
+{
+    struct pg_rows *rows;
+    /* It takes a number out of a sequence: repeated, it takes one more, and that is no harm. */
+    int result = pg_read(&sql_next_port, PG_VALUES(PG_INT(first), PG_INT(last)), &rows);
+    if (result)
+        return result;
+    *port = pg_i64(rows, 0, 0);
+    pg_rows_free(rows);
+    return 0;
 }
 
 int instance_to_waking(const struct job *job, int64_t port, struct instance *instance)
@@ -162,6 +194,8 @@ int instance_undrain(const struct job *job, struct instance *instance)
     if (result)
         return result;
     result = instance_changed(job->arena, rows, JOB_DELIVER, instance);
+    if (result == 0)
+        bell_announce(job->key);
     return result == -ENOENT ? -EAGAIN : result;
 }
 
@@ -200,6 +234,36 @@ int instance_remove(struct job *job)
     return mine ? 0 : -ESTALE;
 }
 
+/* ---- visits ---- */
+
+int instance_look_after(struct arena *arena, struct str id, int64_t generation, struct instance *instance)
+{
+    struct pg_rows *rows;
+    int result = pg_write(&sql_look_after, PG_VALUES(PG_TEXT(id), PG_INT(generation)), &rows);
+    return result ? result : instance_changed(arena, rows, JOB_SCALE, instance);
+}
+
+int instance_was_active(const struct str *ids, const int64_t *ages_ms, size_t count, bool *noted)
+{
+    struct pg_rows *rows;
+    CHECK(count <= INSTANCE_ACTIVE_MAX);
+    memset(noted, 0, count * sizeof *noted);
+    int result = pg_write(&sql_was_active, PG_VALUES(PG_TEXTS(ids, count), PG_INTS(ages_ms, count)), &rows);
+    if (result)
+        return result;
+    struct arena arena;
+    arena_init(&arena);
+    for (size_t i = 0; i < pg_count(rows); i++) {
+        struct instance instance;
+        instance_from_row(&arena, rows, i, &instance);
+        instance_publish(&instance);
+        noted[pg_i64(rows, i, INSTANCE_COLUMN_COUNT) - 1] = true;
+    }
+    arena_clear(&arena);
+    pg_rows_free(rows);
+    return 0;
+}
+
 /* ---- sweeps ---- */
 
 /* Runs a statement that changes one instance and may add a scale job; no row is no error. */
@@ -219,7 +283,10 @@ static int sweep_one(const struct pg_statement *statement, const struct pg_value
 
 int instance_pod_lost(struct str id, int64_t generation)
 {
-    return sweep_one(&sql_pod_lost, PG_VALUES(PG_TEXT(id), PG_INT(generation)));
+    int result = sweep_one(&sql_pod_lost, PG_VALUES(PG_TEXT(id), PG_INT(generation)));
+    if (result == 0)
+        bell_announce(id);
+    return result;
 }
 
 int instance_sleep_idle(struct str id)

@@ -56,11 +56,7 @@ const struct surface surface_session = {
 bool session_uuid(struct request *request, struct str *uuid)
 {
     *uuid = request->params[0];
-    bool fine = uuid->size >= 8 && uuid->size <= 63;
-    for (size_t i = 0; fine && i < uuid->size; i++) {
-        char c = uuid->at[i];
-        fine = (c >= 'a' && c <= 'z') || (i > 0 && c >= '0' && c <= '9');
-    }
+    bool fine = instance_id_is_valid(*uuid);
     if (!fine)
         session_failure(request, -ENOENT);
     return fine;

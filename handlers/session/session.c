@@ -3,6 +3,8 @@
 
 #include "core/base/clock.h"
 #include "core/base/config.h"
+#include "core/domain/visit.h"
+#include "core/domain/workspace.h"
 #include "core/store/bell.h"
 
 #include <errno.h>
@@ -51,6 +53,33 @@ static int replicas(const struct instance *instance)
     return instance->state == INSTANCE_AWAKE || instance->state == INSTANCE_DRAINING ? 1 : 0;
 }
 
+/* ":8080" of a Host field; empty when it names no port. */
+static struct str port_of(struct str host)
+{
+    size_t at = host.size;
+    while (at > 0 && host.at[at - 1] >= '0' && host.at[at - 1] <= '9')
+        at--;
+    return at > 0 && at < host.size && host.at[at - 1] == ':' ? str_of(host.at + at - 1, host.size - at + 1)
+                                                              : STR("");
+}
+
+/* The link that opens the session's workspace in a browser, by the way on which this request has come. */
+static struct str workspace_url(struct request *request, struct str uuid)
+{
+    char token[WORKSPACE_TOKEN_SIZE];
+    struct buf url = {0};
+    workspace_sign(token, WORKSPACE_LINK, uuid, clock_wall_s() + config->link_s);
+    buf_add_str(&url, gate_scheme(request));
+    buf_add_literal(&url, "://");
+    workspace_put_host(&url, uuid);
+    buf_add_str(&url, port_of(request->http->head->host));
+    buf_add_literal(&url, "/?" WORKSPACE_PARAM "=");
+    buf_add_text(&url, token);
+    struct str text = arena_str(request->arena, buf_str(&url));
+    buf_clear(&url);
+    return text;
+}
+
 /* GET /session/{uuid}/status */
 void session_status(struct request *request)
 {
@@ -58,11 +87,15 @@ void session_status(struct request *request)
     if (!session_uuid(request, &uuid))
         return;
     struct instance instance;
-    int result = instance_get(request->arena, request->principal.account_id, uuid, &instance);
+    int64_t requests;
+    int64_t sockets;
+    int result =
+        visits_show(request->arena, request->principal.account_id, uuid, &instance, &requests, &sockets);
     if (result) {
         session_failure(request, result);
         return;
     }
+    bool delivers = instance.lease_until_ms > clock_wall_ms();
     bool awake = instance.state == INSTANCE_AWAKE;
     struct reply reply;
     reply_begin(&reply, request);
@@ -78,9 +111,10 @@ void session_status(struct request *request)
     json_close(&reply.json, '}');
     json_put_int(&reply.json, "queue_length", instance.queued);
     json_put_int(&reply.json, "replicas", replicas(&instance));
-    json_put_int(&reply.json, "connections", instance.lease_until_ms > clock_wall_ms() ? 1 : 0);
+    json_put_int(&reply.json, "connections", requests + sockets + delivers);
     json_put_time(&reply.json, "sleeps_at",
                   awake ? instance.last_activity_ms + config->idle_timeout_s * 1000 : 0);
+    json_put_str(&reply.json, "workspace_url", workspace_url(request, uuid));
     json_put_text(&reply.json, "timestamp", clock_iso_now());
     reply_end(&reply, 200);
 }

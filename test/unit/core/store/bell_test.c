@@ -174,23 +174,111 @@ static void own_bell_rings_without_redis(void **state)
     run(without_redis);
 }
 
+/* ---- announcements ---- */
+
+/* How many connections listen to the channel of a topic. */
+static int64_t listeners(const char *channel)
+{
+    struct arena arena;
+    struct redis_value reply;
+    arena_init(&arena);
+    CHECK(redis_call(redis_shared(), &reply, &arena, STR("PUBSUB"), STR("NUMSUB"), str_from(channel)) == 0);
+    int64_t count = reply.items[1].integer;
+    arena_clear(&arena);
+    return count;
+}
+
+static void until_listeners(const char *channel, int64_t count)
+{
+    uint64_t end_ns = clock_in_ms(20000);
+    while (listeners(channel) != count && clock_now_ns() < end_ns)
+        assert_int_equal(fiber_sleep_ms(1), 0);
+    assert_int_equal(listeners(channel), count);
+}
+
+static void first_to_last_ear(void)
+{
+    struct bell_ear first;
+    struct bell_ear second;
+    struct bell_ear plain;
+    bell_ear_open(&plain, STR("pod"));
+    assert_int_equal(listeners("announce:pod"), 0);
+    bell_ear_open_announced(&first, STR("pod"));
+    bell_ear_open_announced(&second, STR("pod"));
+    until_listeners("announce:pod", 1);
+    bell_ear_close(&first);
+    bell_ear_close(&plain);
+
+    /* From anywhere: here a stranger's PUBLISH. */
+    struct arena arena;
+    struct redis_value reply;
+    arena_init(&arena);
+    CHECK(redis_call(redis_shared(), &reply, &arena, STR("PUBLISH"), STR("announce:pod"), STR("")) == 0);
+    assert_int_equal(reply.integer, 1);
+    arena_clear(&arena);
+    assert_int_equal(bell_ear_wait(&second, "ring", clock_in_ms(20000)), 0);
+
+    bell_ear_close(&second);
+    until_listeners("announce:pod", 0);
+    bell_announce(STR("pod"));
+    bell_ear_open_announced(&first, STR("pod"));
+    until_listeners("announce:pod", 1);
+    bell_ear_close(&first);
+}
+
+static void a_topic_is_listened_to_from_its_first_ear_to_its_last(void **state)
+{
+    (void)state;
+    run(first_to_last_ear);
+}
+
+static void announced_without_redis(void)
+{
+    struct bell_ear ear;
+    bell_ear_open_announced(&ear, STR("pod"));
+    services_redis_stop(&services);
+    while (redis_is_up(redis_shared()))
+        assert_int_equal(fiber_sleep_ms(1), 0);
+    bell_announce(STR("other pod"));
+    assert_int_equal(bell_ear_wait(&ear, "ring", clock_in_ms(20)), -ETIMEDOUT);
+    bell_announce(STR("pod"));
+    assert_int_equal(bell_ear_wait(&ear, "ring", clock_in_ms(20)), 0);
+    services_redis_start(&services);
+    assert_int_equal(redis_wait_ready(redis_shared(), clock_in_ms(20000)), 0);
+    until_listeners("announce:pod", 1);
+    bell_ear_close(&ear);
+}
+
+static void announcements_are_heard_here_without_redis_and_listened_to_again_with_it(void **state)
+{
+    (void)state;
+    run(announced_without_redis);
+}
+
 /* ---- two loops ---- */
 
 static struct {
     _Atomic(const char *) address;
     _Atomic unsigned heard;
+    _Atomic unsigned announced;
     _Atomic bool stop;
 } other;
 
 static void listen_elsewhere(void)
 {
     struct bell_ear ear;
+    struct bell_ear announced;
     bell_ear_open(&ear, STR("topic\0with bytes"));
+    bell_ear_open_announced(&announced, STR("announced\0topic"));
     atomic_store(&other.address, bell_address());
-    while (!atomic_load(&other.stop))
+    while (!atomic_load(&other.stop)) {
         if (bell_ear_wait(&ear, "ring", clock_in_ms(10)) == 0)
             atomic_fetch_add(&other.heard, 1);
+        if (bell_ear_wait(&announced, "ring", clock_in_ms(10)) == 0)
+            atomic_fetch_add(&other.announced, 1);
+    }
     bell_ear_close(&ear);
+    bell_ear_close(&announced);
 }
 
 static void *other_thread(void *unused)
@@ -204,12 +292,16 @@ static void *other_thread(void *unused)
 static void ring_until_heard(void)
 {
     unsigned before = atomic_load(&other.heard);
+    unsigned announced_before = atomic_load(&other.announced);
     uint64_t end_ns = clock_in_ms(20000);
-    while (atomic_load(&other.heard) == before && clock_now_ns() < end_ns) {
+    while ((atomic_load(&other.heard) == before || atomic_load(&other.announced) == announced_before) &&
+           clock_now_ns() < end_ns) {
         bell_ring(str_from(atomic_load(&other.address)), STR("topic\0with bytes"));
+        bell_announce(STR("announced\0topic"));
         assert_int_equal(fiber_sleep_ms(5), 0);
     }
     assert_true(atomic_load(&other.heard) > before);
+    assert_true(atomic_load(&other.announced) > announced_before);
 }
 
 static void ring_elsewhere(void)
@@ -244,6 +336,8 @@ int main(void)
         cmocka_unit_test(cancelled_wait_ends),
         cmocka_unit_test(a_thousand_topics_are_told_apart),
         cmocka_unit_test(own_bell_rings_without_redis),
+        cmocka_unit_test(a_topic_is_listened_to_from_its_first_ear_to_its_last),
+        cmocka_unit_test(announcements_are_heard_here_without_redis_and_listened_to_again_with_it),
         cmocka_unit_test(another_loop_hears_its_bell_and_after_a_restart_again),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
