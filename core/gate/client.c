@@ -98,9 +98,8 @@ int gate_client_init(char *error, size_t error_size)
     return 0;
 }
 
-static bool peer_address(const struct request *request, struct address *address)
+static bool address_of(const struct sockaddr *peer, struct address *address)
 {
-    const struct sockaddr *peer = http_peer(request->http);
     if (peer->sa_family == AF_INET6) {
         memcpy(address->bytes, &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr, 16);
         return true;
@@ -135,10 +134,39 @@ static void follow_proxies(const struct request *request, struct address *client
     }
 }
 
+bool gate_trusts(const struct sockaddr *peer)
+{
+    struct address address;
+    return trusted_count > 0 && address_of(peer, &address) && is_trusted(&address);
+}
+
+bool gate_peer_is_trusted(const struct request *request)
+{
+    return gate_trusts(http_peer(request->http));
+}
+
+struct str gate_scheme(const struct request *request)
+{
+    const struct http1_head *head = request->http->head;
+    if (http_is_secure(request->http))
+        return STR("https");
+    if (!gate_peer_is_trusted(request))
+        return STR("http");
+    /* The last word is the trusted proxy's own; what stands before it, a client may have sent. */
+    struct str said = STR_NONE;
+    for (size_t i = 0; i < head->count; i++)
+        if (str_equal_nocase(head->fields[i].name, STR("x-forwarded-proto")))
+            said = head->fields[i].value;
+    struct str rest = said;
+    while (str_split(&rest, ',', &said))
+        continue;
+    return str_equal_nocase(str_trim(said), STR("https")) ? STR("https") : STR("http");
+}
+
 struct str gate_client(struct request *request)
 {
     struct address client;
-    if (!peer_address(request, &client))
+    if (!address_of(http_peer(request->http), &client))
         return STR("unknown");
     if (trusted_count && is_trusted(&client))
         follow_proxies(request, &client);

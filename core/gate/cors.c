@@ -51,12 +51,45 @@ void gate_cors_clear(void)
     any_origin = false;
 }
 
-static bool is_allowed(struct str origin)
+bool gate_origin_is_listed(struct str origin)
 {
     for (size_t i = 0; i < origin_count; i++)
         if (str_equal(origins[i], origin))
             return true;
-    return any_origin;
+    return false;
+}
+
+/* Without the port that the scheme has anyway, as browsers write it. */
+static struct str without_default_port(struct str authority, struct str scheme)
+{
+    struct str port = str_equal(scheme, STR("https")) ? STR(":443") : STR(":80");
+    if (authority.size > port.size &&
+        str_equal(str_of(authority.at + authority.size - port.size, port.size), port))
+        authority.size -= port.size;
+    return authority;
+}
+
+bool gate_is_same_origin(struct str origin, struct str scheme, struct str host)
+{
+    struct str separator = STR("://");
+    size_t start = scheme.size + separator.size;
+    if (origin.size <= start || !str_equal_nocase(str_of(origin.at, scheme.size), scheme) ||
+        !str_equal(str_of(origin.at + scheme.size, separator.size), separator))
+        return false;
+    struct str authority = str_of(origin.at + start, origin.size - start);
+    return str_equal_nocase(without_default_port(authority, scheme), without_default_port(host, scheme));
+}
+
+bool gate_origin_is_fine(const struct request *request)
+{
+    const struct http1_head *head = request->http->head;
+    for (size_t i = 0; i < head->count; i++) {
+        struct str origin = head->fields[i].value;
+        if (str_equal_nocase(head->fields[i].name, STR("origin")) &&
+            !gate_is_same_origin(origin, gate_scheme(request), head->host) && !gate_origin_is_listed(origin))
+            return false;
+    }
+    return true;
 }
 
 static void answer_preflight(struct request *request, const char *allow)
@@ -77,7 +110,7 @@ bool gate_cors(struct request *request, const char *allow)
     struct str origin = http1_header(head, "origin");
     if (!any_origin)
         reply_header(request, "Vary", "Origin");
-    if (!origin.at || !is_allowed(origin))
+    if (!origin.at || !(any_origin || gate_origin_is_listed(origin)))
         return false;
     http_add_header(request->http, STR("Access-Control-Allow-Origin"), any_origin ? STR("*") : origin);
     bool preflight =

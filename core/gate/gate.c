@@ -18,6 +18,7 @@ struct pattern {
     struct str segments[SEGMENTS_MAX];
     size_t count;
     const struct route *route;
+    bool any_path;
 };
 
 static struct {
@@ -58,6 +59,7 @@ int gate_init(const struct surface *const *surfaces, size_t count, char *error, 
         for (size_t r = 0; r < surface->route_count; r++) {
             struct pattern *pattern = &gate.patterns[i][r];
             pattern->route = &surface->routes[r];
+            pattern->any_path = strcmp(pattern->route->path, "/*") == 0;
             CHECK(cut(str_from(pattern->route->path), pattern->segments, &pattern->count));
         }
         metric_name_slot(M_REQUEST_SECONDS, (unsigned)i, surface->name);
@@ -79,14 +81,25 @@ void gate_clear(void)
     gate.count = 0;
 }
 
+static const char *access_text(const struct surface *surface, const struct route *route)
+{
+    if (route->flags & ROUTE_OPEN)
+        return "open";
+    if (surface->access)
+        return surface->access;
+    return surface->authenticate ? "key" : "open";
+}
+
 void gate_print_routes(FILE *out)
 {
     for (size_t i = 0; i < gate.count; i++) {
         const struct surface *surface = gate.surfaces[i];
         for (size_t r = 0; r < surface->route_count; r++) {
             const struct route *route = &surface->routes[r];
-            fprintf(out, "%-10s %-7s %-30s %-5s %-8s %s\n", surface->name, route->method, route->path,
-                    route->flags & ROUTE_OPEN || !surface->authenticate ? "open" : "key",
+            char where[128];
+            snprintf(where, sizeof where, "%s%s", surface->hosts ? surface->hosts : "", route->path);
+            fprintf(out, "%-10s %-7s %-30s %-5s %-8s %s\n", surface->name, route->method, where,
+                    access_text(surface, route),
                     route->flags & ROUTE_UNLIMITED || !surface->limit ? "-" : "limited", route->help);
         }
     }
@@ -110,8 +123,26 @@ static size_t find_surface(struct str path)
     return gate.count - 1;
 }
 
+/* The surface that serves the host of a Host field; false when it is chosen by path. */
+static bool find_surface_by_host(struct request *request, struct str host, size_t *surface)
+{
+    struct str name;
+    int port;
+    if (!url_parse_host(host, &name, &port))
+        return false;
+    for (size_t i = 0; i < gate.count; i++)
+        if (gate.surfaces[i]->serves_host && gate.surfaces[i]->serves_host(request, name)) {
+            *surface = i;
+            return true;
+        }
+    return false;
+}
+
+/* `count` is of a path that could be cut; SIZE_MAX otherwise. */
 static bool fits(const struct pattern *pattern, const struct str *segments, size_t count)
 {
+    if (pattern->any_path)
+        return true;
     if (pattern->count != count)
         return false;
     for (size_t i = 0; i < count; i++) {
@@ -125,7 +156,7 @@ static bool fits(const struct pattern *pattern, const struct str *segments, size
 
 static bool take_params(struct request *request, const struct pattern *pattern, const struct str *segments)
 {
-    for (size_t i = 0; i < pattern->count; i++) {
+    for (size_t i = 0; !pattern->any_path && i < pattern->count; i++) {
         if (!is_param(pattern->segments[i]))
             continue;
         if (url_decode_segment(request->arena, segments[i], &request->params[request->param_count]))
@@ -138,7 +169,7 @@ static bool take_params(struct request *request, const struct pattern *pattern, 
 /* A HEAD request goes where GET goes; the server drops the body. */
 static bool method_fits(const char *method, struct str asked)
 {
-    return str_equal(asked, str_from(method)) ||
+    return str_equal(asked, str_from(method)) || strcmp(method, "*") == 0 ||
            (str_equal(asked, STR("HEAD")) && strcmp(method, "GET") == 0);
 }
 
@@ -151,7 +182,7 @@ static void find_route(struct request *request, size_t surface, const char **all
     char *methods = NULL;
     *allow = NULL;
     if (!cut(request->path, segments, &count))
-        return;
+        count = SIZE_MAX;
     for (struct pattern *pattern = gate.patterns[surface]; pattern->route; pattern++) {
         if (!fits(pattern, segments, count))
             continue;
@@ -232,21 +263,60 @@ static bool within_limit(struct request *request)
     return false;
 }
 
-void gate_handle(struct http_request *http)
+/* For a surface that passes requests on: what a request line may hold, and no more is asked. proto/http1.h has seen to
+ * the form. */
+static bool split_raw(struct str target, struct str *path, struct str *query)
 {
-    struct request *request = request_of(http);
-    struct url_target target;
-    if (url_parse_target(http->head->target, &target) != 0) {
-        reply_error(request, ERROR_BAD_REQUEST, "The request's path can't be read");
-        return;
+    for (size_t i = 0; i < target.size; i++) {
+        unsigned char c = (unsigned char)target.at[i];
+        if (c <= 0x20 || c >= 0x7f || c == '#')
+            return false;
+    }
+    const char *end = target.at + target.size;
+    const char *start = target.at;
+    if (*start != '/' && *start != '*') { /* http://authority/path */
+        start = (const char *)memchr(start, '/', target.size) + 2;
+        while (start < end && *start != '/' && *start != '?')
+            start++;
+    }
+    const char *mark = memchr(start, '?', (size_t)(end - start));
+    *query = mark ? str_of(mark + 1, (size_t)(end - mark) - 1) : STR_NONE;
+    *path = str_of(start, (size_t)((mark ? mark : end) - start));
+    if (path->size == 0)
+        *path = STR("/");
+    return true;
+}
+
+/* Sets surface, path and query. False when it has replied. */
+static bool read_target(struct request *request, size_t *surface)
+{
+    const struct http1_head *head = request->http->head;
+    struct url_target target = {.path = STR_NONE};
+    bool fine;
+    if (find_surface_by_host(request, head->host, surface)) {
+        request->surface = gate.surfaces[*surface];
+        fine = split_raw(head->target, &target.path, &target.query);
+    } else {
+        fine = url_parse_target(head->target, &target) == 0;
+        *surface = fine ? find_surface(target.path) : gate.count - 1;
+        request->surface = gate.surfaces[*surface];
     }
     request->path = target.path;
     request->query = target.query;
-    size_t surface = find_surface(request->path);
-    request->surface = gate.surfaces[surface];
+    if (!fine)
+        reply_error(request, ERROR_BAD_REQUEST, "The request's path can't be read");
+    return fine;
+}
+
+void gate_handle(struct http_request *http)
+{
+    struct request *request = request_of(http);
+    size_t surface;
+    if (!read_target(request, &surface))
+        return;
     const char *allow;
     find_route(request, surface, &allow);
-    if (gate_cors(request, allow))
+    if (!request->surface->serves_host && gate_cors(request, allow))
         return;
     if (!request->route && allow) {
         reply_header(request, "Allow", allow);
@@ -268,13 +338,16 @@ void gate_handle(struct http_request *http)
 
 void gate_malformed(struct http_request *http, int status, const char *reason)
 {
-    static const enum api_error by_status[] = {ERROR_REQUEST_TIMEOUT, ERROR_URI_TOO_LONG,
+    static const enum api_error by_status[] = {ERROR_REQUEST_TIMEOUT,   ERROR_URI_TOO_LONG,
                                                ERROR_HEADERS_TOO_LARGE, ERROR_METHOD_NOT_ALLOWED,
-                                               ERROR_VERSION};
+                                               ERROR_VERSION,           ERROR_EXPECTATION};
     struct request *request = request_of(http);
     struct str rest = http->head->target;
     struct str path;
-    if (str_split(&rest, '?', &path) && path.size && path.at[0] == '/')
+    size_t surface;
+    if (find_surface_by_host(request, http1_header(http->head, "host"), &surface))
+        request->surface = gate.surfaces[surface];
+    else if (str_split(&rest, '?', &path) && path.size && path.at[0] == '/')
         request->surface = gate.surfaces[find_surface(path)];
     enum api_error error = ERROR_BAD_REQUEST;
     for (size_t i = 0; i < ARRAY_SIZE(by_status); i++)
@@ -321,6 +394,10 @@ static void log_request(const struct request *request, uint64_t us)
         buf_add_i64(line, request->principal.account_id);
         buf_add_literal(line, ",\"key\":");
         buf_add_i64(line, request->principal.key_id);
+    }
+    if (request->instance.at) {
+        buf_add_literal(line, ",\"instance\":");
+        escape_json(line, request->instance);
     }
     if (!request->route && request->path.at) {
         buf_add_literal(line, ",\"path\":");

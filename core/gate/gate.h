@@ -12,8 +12,11 @@
 #include <stdio.h>
 
 /*
- * The gate: what every request goes through, in this order: request id, surface by path, CORS, route (404, 405),
+ * The gate: what every request goes through, in this order: request id, surface by host or path, CORS, route (404, 405),
  * rate limit, authentication, handler, log line. A surface is a row of data, and so is a route.
+ *
+ * A surface that is chosen by host passes requests on: what it gets of a request is left as it came (its path may hold
+ * what other surfaces refuse), and CORS is not ours to answer there.
  */
 
 struct request;
@@ -26,18 +29,22 @@ struct request;
     X(INVALID_PARAMETER,   400, "invalid_parameter",   "A parameter is missing or invalid") \
     X(UNAUTHORIZED,        401, "unauthorized",        "API key required") \
     X(INVALID_KEY,         401, "invalid_api_key",     "Invalid API key") \
+    X(FORBIDDEN,           403, "forbidden",           "Not allowed") \
     X(NOT_FOUND,           404, "not_found",           "Not found") \
     X(METHOD_NOT_ALLOWED,  405, "method_not_allowed",  "Method not allowed") \
     X(REQUEST_TIMEOUT,     408, "request_timeout",     "The request took too long to arrive") \
     X(BODY_TOO_LARGE,      413, "body_too_large",      "The body is too large") \
     X(URI_TOO_LONG,        414, "uri_too_long",        "The request line is too long") \
     X(UNSUPPORTED_TYPE,    415, "unsupported_media_type", "Content-Type must be application/json") \
+    X(EXPECTATION,         417, "expectation_failed",  "Expect must be 100-continue") \
+    X(UPGRADE_REQUIRED,    426, "upgrade_required",    "This is a WebSocket") \
     X(RATE_LIMITED,        429, "rate_limit_exceeded", "Too many requests") \
     X(HEADERS_TOO_LARGE,   431, "headers_too_large",   "The request's header is too large") \
     X(INTERNAL,            500, "internal_error",      "Internal error") \
     X(BAD_GATEWAY,         502, "bad_gateway",         "The pod's answer could not be used") \
     X(UNAVAILABLE,         503, "service_unavailable", "Temporarily unavailable, please try again") \
     X(TIMED_OUT,           503, "timed_out",           "This took too long, please try again") \
+    X(GATEWAY_TIMEOUT,     504, "gateway_timeout",     "The pod did not answer in time") \
     X(VERSION,             505, "http_version",        "HTTP version not supported") \
     X(STORAGE_FULL,        507, "storage_full",        "There is no room left")
 /* clang-format on */
@@ -63,7 +70,8 @@ enum route_flags {
     ROUTE_UNLIMITED = 2, /* no rate limit */
 };
 
-/* A row of a surface's table. `path` has segments in braces for parameters: "/session/{uuid}/chat". */
+/* A row of a surface's table. `path` has segments in braces for parameters: "/session/{uuid}/chat". The method "*" is
+ * any method, and the path of a slash and a "*" is any path. */
 struct route {
     const char *method;
     const char *path;
@@ -75,6 +83,12 @@ struct route {
 struct surface {
     const char *name;
     const char *const *prefixes; /* path prefixes, each a first segment like "/session"; NULL-terminated */
+    /* Whether a request to this host (a Host field's name, without its port) is the surface's, whatever its path: asked
+     * before any path is looked at. May set request->instance. NULL: chosen by path. */
+    bool (*serves_host)(struct request *request, struct str host);
+    /* For the printed table: those hosts, and what a request must bring (NULL: a key where there is `authenticate`). */
+    const char *hosts;
+    const char *access;
     const struct route *routes;
     size_t route_count;
     /* Puts the surface's error body into `out`. `message` is for people. */
@@ -93,6 +107,7 @@ struct request {
     struct str id;             /* X-Request-Id */
     struct str path;
     struct str query;
+    struct str instance;                 /* the host's, of requests that are passed on to its pod */
     struct str params[ROUTE_PARAMS_MAX]; /* decoded, in the order of the path */
     size_t param_count;
     struct principal principal;
@@ -116,6 +131,8 @@ void gate_print_routes(FILE *out);
 void gate_handle(struct http_request *http);
 void gate_ended(struct http_request *http);
 void gate_malformed(struct http_request *http, int status, const char *reason);
+/* Whether the peer is one of TRUSTED_PROXIES. */
+bool gate_trusts(const struct sockaddr *peer);
 
 /* ---- for handlers ---- */
 
@@ -165,9 +182,20 @@ int64_t request_prefer_wait(struct request *request, int64_t most);
 /* Who the client is: the peer, or what a trusted proxy says. IPv6 as its /64. Into request->client_text. */
 struct str gate_client(struct request *request);
 int gate_client_init(char *error, size_t error_size) MUST_USE;
+/* Whether the peer is one of TRUSTED_PROXIES, so that what it says of the client counts. */
+bool gate_peer_is_trusted(const struct request *request);
+/* "https" or "http", as the client has it: by the connection, or by what a trusted proxy says (X-Forwarded-Proto). */
+struct str gate_scheme(const struct request *request);
 
 /* Adds the CORS fields; true when it has replied (a preflight). `allow` lists the path's methods. */
 bool gate_cors(struct request *request, const char *allow);
+/* Whether CORS_ORIGINS names this origin; "*" names none. */
+bool gate_origin_is_listed(struct str origin);
+/* Whether an Origin is that of a scheme ("https") and a Host field: by name and port, as a browser writes them. */
+bool gate_is_same_origin(struct str origin, struct str scheme, struct str host);
+/* Whether every Origin of the request is its own host, with the scheme that the client sees, or one of CORS_ORIGINS; so it
+ * is when there is none. For what a foreign page must not do with a user's cookies. */
+bool gate_origin_is_fine(const struct request *request);
 int gate_cors_init(char *error, size_t error_size) MUST_USE;
 void gate_cors_clear(void);
 
