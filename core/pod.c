@@ -7,6 +7,7 @@
 #include "core/base/log.h"
 #include "core/options.h"
 #include "core/program.h"
+#include "core/net/stream.h"
 #include "core/run/fiber.h"
 #include "core/run/signal.h"
 #include "handlers/pod/pod.h"
@@ -29,7 +30,7 @@ static void close_pod(void *unused)
     (void)unused;
     http_server_drain(pod.server, clock_in_ms(POD_DRAIN_MS));
     http_server_close(pod.server);
-    http_close_loop(&pod.loop);
+    stream_close_loop(&pod.loop);
     for (size_t i = 0; i < ARRAY_SIZE(pod.signals); i++)
         signal_close(&pod.signals[i]);
     loop_stop(&pod.loop);

@@ -7,6 +7,7 @@
 #include "core/base/log.h"
 #include "core/domain/key.h"
 #include "core/net/fetch.h"
+#include "core/net/stream.h"
 #include "core/run/sync.h"
 #include "core/store/bell.h"
 #include "core/store/limit.h"
@@ -47,6 +48,7 @@ void program_begin(const char *program)
     setrlimit(RLIMIT_CORE, &none);
     signal(SIGPIPE, SIG_IGN);
     fetch_init();
+    http_init();
     queue_name_metrics();
     log_open(program, log_level());
 }
@@ -114,21 +116,21 @@ void program_close_stores(struct loop *loop)
 
 /* ---- metrics ---- */
 
-static void answer_metrics(struct http_request *request)
+void program_answer_metrics(struct http_request *request)
 {
     struct str path = request->head->target;
     if (!str_equal(path, STR("/metrics"))) {
-        http_answer(request, 404, STR("only /metrics is here\n"));
+        http_answer(request, 404, STR("this is not here\n"));
         return;
     }
-    struct buf body = http_spare_take();
+    struct buf body = stream_spare_take();
     prometheus_write(&body);
     http_add_header(request, STR("Content-Type"), STR("text/plain; version=0.0.4; charset=utf-8"));
     http_answer(request, 200, buf_str(&body));
-    http_spare_give(&body);
+    stream_spare_give(&body);
 }
 
-static void metrics_ended(struct http_request *request)
+void program_metrics_ended(struct http_request *request)
 {
     (void)request;
 }
@@ -138,7 +140,8 @@ static void metrics_malformed(struct http_request *request, int status, const ch
     http_answer(request, status, str_from(reason));
 }
 
-bool program_open_metrics(struct loop *loop, struct http_server **server)
+bool program_open_metrics(struct loop *loop, void (*handle)(struct http_request *request),
+                          void (*ended)(struct http_request *request), struct http_server **server)
 {
     *server = NULL;
     struct str where = str_from(config->metrics_listen);
@@ -155,9 +158,10 @@ bool program_open_metrics(struct loop *loop, struct http_server **server)
     const struct http_server_options options = {
         .address = address,
         .port = (int)port,
-        .max_connections = 64,
-        .handle = answer_metrics,
-        .ended = metrics_ended,
+        .max_connections = 16,
+        .reserved = true,
+        .handle = handle,
+        .ended = ended,
         .malformed = metrics_malformed,
     };
     int result = port < 0 || port > 65535 ? -EINVAL : http_server_open(loop, &options, server);

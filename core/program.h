@@ -22,9 +22,12 @@ bool program_check_stores(const char *program);
 /* Waits. Closes all that modules keep in the loop's slots. On a fiber. */
 void program_close_stores(struct loop *loop);
 
-/* A listener for /metrics alone (METRICS_LISTEN). *server is NULL when the setting is empty. False after a line on
- * stderr. */
-bool program_open_metrics(struct loop *loop, struct http_server **server);
+/* The operator's listener (METRICS_LISTEN). *server is NULL when the setting is empty. False after a line on stderr. */
+bool program_open_metrics(struct loop *loop, void (*handle)(struct http_request *request),
+                          void (*ended)(struct http_request *request), struct http_server **server);
+/* What it answers for /metrics; 404 for anything else. */
+void program_answer_metrics(struct http_request *request);
+void program_metrics_ended(struct http_request *request);
 void program_close_metrics(struct http_server *server);
 
 /* The subcommands; each returns the process's exit status. argv[0] is the subcommand's name. */

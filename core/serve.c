@@ -3,38 +3,56 @@
  * connections to the stores, and nothing shared. The main thread has the first loop and the signals.
  *
  *   SIGTERM, SIGINT   no new connections, requests in work may end (DRAIN_SECONDS), then exit 0
+ *   SIGHUP            certificates are read anew; connections go on with what they have
  *   SIGUSR1           the suspended fibers, into the log
  */
-#include "core/serve.h"
+#include "core/gate/gate.h"
 
 #include "core/base/arena.h"
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/log.h"
+#include "core/domain/visit.h"
+#include "core/domain/workspace.h"
+#include "core/net/stream.h"
+#include "core/net/upstream.h"
 #include "core/options.h"
 #include "core/program.h"
 #include "core/run/fiber.h"
 #include "core/run/signal.h"
+#include "core/serve_tls.h"
 #include "handlers/ops/ops.h"
 #include "handlers/session/session.h"
+#include "handlers/test/test.h"
+#include "handlers/workspace/workspace.h"
+#include "proto/tls.h"
+#include "proto/websocket.h"
 
 #include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-const struct surface *const serve_surfaces[] = {&surface_session, &surface_ops};
-const size_t serve_surface_count = ARRAY_SIZE(serve_surfaces);
+/* The tests' is the first, and left out unless it is asked for. */
+static const struct surface *const surfaces[] = {&surface_test, &surface_workspace, &surface_session,
+                                                 &surface_ops};
+
+static int init_gate(char *error, size_t error_size)
+{
+    size_t skipped = config->test_endpoints ? 0 : 1;
+    return gate_init(surfaces + skipped, ARRAY_SIZE(surfaces) - skipped, error, error_size);
+}
 
 struct reactor {
     struct loop loop;
     pthread_t thread;
     struct http_server *server;
     struct http_server *metrics; /* the first reactor's */
-    struct signal_watch signals[3];
+    struct signal_watch signals[4];
     int port;
     bool opened;
     bool closing;
@@ -47,10 +65,30 @@ static struct {
     unsigned running;
     bool started;
     bool closing;
+    struct tls_context *tls; /* the main thread's; each server has a reference of its own */
     const char *port_file;
 } serve;
 
 /* ---- one reactor ---- */
+
+static bool open_rooms(struct loop *loop)
+{
+    if (!program_open_stores(loop))
+        return false;
+    visit_open_loop(loop);
+    ops_watch_open(loop);
+    test_open_loop(loop);
+    return true;
+}
+
+static void close_rooms(struct loop *loop)
+{
+    test_close_loop(loop);
+    ops_watch_close(loop);
+    upstream_close_loop(loop);
+    visit_close_loop(loop);
+    program_close_stores(loop);
+}
 
 static void close_reactor(void *arg)
 {
@@ -61,14 +99,20 @@ static void close_reactor(void *arg)
         http_server_close(reactor->server);
     }
     program_close_metrics(reactor->metrics);
-    ops_watch_close(&reactor->loop);
-    program_close_stores(&reactor->loop);
-    http_close_loop(&reactor->loop);
+    close_rooms(&reactor->loop);
     if (reactor->loop.index == 0)
         for (size_t i = 0; i < ARRAY_SIZE(reactor->signals); i++)
             signal_close(&reactor->signals[i]);
     fiber_release();
     loop_stop(&reactor->loop);
+}
+
+/* What streams and parsers keep for the next one, after the last one. */
+static void end_loop(struct loop *loop)
+{
+    stream_close_loop(loop);
+    websocket_close_thread();
+    loop_close(loop);
 }
 
 static void begin_close(void *arg)
@@ -85,7 +129,9 @@ static bool listen_here(struct reactor *reactor, int port)
     const struct http_server_options options = {
         .address = config->listen_address,
         .port = port,
+        .tls = serve.tls,
         .max_connections = (size_t)(config->max_connections / serve.count + 1),
+        .is_trusted = gate_trusts,
         .handle = gate_handle,
         .ended = gate_ended,
         .malformed = gate_malformed,
@@ -105,14 +151,11 @@ static void *reactor_main(void *arg)
     struct reactor *reactor = arg;
     loop_open(&reactor->loop, (unsigned)(reactor - serve.reactors));
     fiber_guard_install();
-    if (program_open_stores(&reactor->loop)) {
-        ops_watch_open(&reactor->loop);
-        if (!listen_here(reactor, serve.reactors[0].port))
-            LOG(ERROR, "a reactor can't listen", LOG_INT("reactor", reactor->loop.index));
-    }
+    if (open_rooms(&reactor->loop) && !listen_here(reactor, serve.reactors[0].port))
+        LOG(ERROR, "a reactor can't listen", LOG_INT("reactor", reactor->loop.index));
     __atomic_store_n(&reactor->opened, true, __ATOMIC_RELEASE);
     loop_run(&reactor->loop);
-    loop_close(&reactor->loop);
+    end_loop(&reactor->loop);
     return NULL;
 }
 
@@ -143,6 +186,59 @@ static void on_list(void *arg)
         loop_post(&serve.reactors[i].loop, list_fibers, &serve.reactors[i].loop);
 }
 
+struct reload {
+    struct reactor *reactor;
+    struct tls_context *context;
+};
+
+static void use_certificates(void *arg)
+{
+    struct reload *reload = arg;
+    if (reload->reactor->server && !reload->reactor->closing)
+        http_server_set_tls(reload->reactor->server, reload->context);
+    tls_context_unref(reload->context);
+    free(reload);
+}
+
+/* Files are read on the loop here: they are small, and it happens once in months. */
+static void on_reload(void *arg)
+{
+    (void)arg;
+    char error[512];
+    struct tls_context *context;
+    if (serve_tls_load(serve.tls, &context, error, sizeof error)) {
+        LOG(ERROR, "the certificates were not read anew, the old ones stay", LOG_TEXT("why", error));
+        return;
+    }
+    if (!context)
+        return;
+    for (unsigned i = 0; i < serve.running; i++) {
+        struct reload *reload = mem_alloc(sizeof *reload);
+        *reload = (struct reload){&serve.reactors[i], tls_context_ref(context)};
+        loop_post(&serve.reactors[i].loop, use_certificates, reload);
+    }
+    tls_context_unref(serve.tls);
+    serve.tls = context;
+    LOG(INFO, "certificates were read anew", LOG_INT("reactors", serve.running));
+}
+
+/* Connections get what the system allows but for a reserve, and for what is open already. */
+static void limit_descriptors(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return;
+    files.rlim_cur = files.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0 || getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return;
+    int64_t own = config->descriptor_reserve + (int64_t)serve.count * (config->pg_pool + 16);
+    int64_t limit = files.rlim_cur > INT32_MAX ? INT32_MAX : (int64_t)files.rlim_cur;
+    limit = limit > own + 16 ? limit - own : 16;
+    if (limit < config->max_connections)
+        LOG(WARN, "the limit on open files is below MAX_CONNECTIONS", LOG_INT("connections", limit));
+    stream_set_limit(limit);
+}
+
 /* SO_REUSEPORT would let two servers share the port without a word: a plain bind tells. */
 static bool port_is_free(void)
 {
@@ -161,6 +257,24 @@ static bool port_is_free(void)
         fprintf(stderr, "wakegate serve: port %d of %s is in use\n", (int)config->port,
                 config->listen_address);
     return is_free;
+}
+
+/* METRICS_LISTEN tells health too, also when the public port is full. */
+static void answer_internal(struct http_request *request)
+{
+    static const char *const paths[] = {"/health", "/livez", "/readyz"};
+    for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
+        if (str_equal(request->head->target, str_from(paths[i]))) {
+            gate_handle(request);
+            return;
+        }
+    program_answer_metrics(request);
+}
+
+static void internal_ended(struct http_request *request)
+{
+    if (request->owner) /* the gate's */
+        gate_ended(request);
 }
 
 static bool write_port_file(const char *path, int port)
@@ -202,8 +316,8 @@ static void start(void *arg)
     struct reactor *first = arg;
     first->failed = !program_check_stores("serve") || !port_is_free() ||
                     !listen_here(first, (int)config->port) ||
-                    !program_open_metrics(&first->loop, &first->metrics) || !start_others() ||
-                    !write_port_file(serve.port_file, first->port);
+                    !program_open_metrics(&first->loop, answer_internal, internal_ended, &first->metrics) ||
+                    !start_others() || !write_port_file(serve.port_file, first->port);
     serve.started = true;
     if (!first->failed)
         LOG(INFO, "listening", LOG_TEXT("address", config->listen_address), LOG_INT("port", first->port),
@@ -220,9 +334,9 @@ static bool run_all(void)
     signal_open(&first->loop, &first->signals[0], SIGTERM, on_terminate, NULL);
     signal_open(&first->loop, &first->signals[1], SIGINT, on_terminate, NULL);
     signal_open(&first->loop, &first->signals[2], SIGUSR1, on_list, NULL);
+    signal_open(&first->loop, &first->signals[3], SIGHUP, on_reload, first);
     serve.running = 1;
-    if (program_open_stores(&first->loop)) {
-        ops_watch_open(&first->loop);
+    if (open_rooms(&first->loop)) {
         fiber_start(&first->loop, "start", start, first);
     } else {
         first->failed = true;
@@ -231,7 +345,7 @@ static bool run_all(void)
     loop_run(&first->loop);
     for (unsigned i = 1; i < serve.running; i++)
         pthread_join(serve.reactors[i].thread, NULL);
-    loop_close(&first->loop);
+    end_loop(&first->loop);
     return !first->failed;
 }
 
@@ -264,10 +378,10 @@ int serve_main(int argc, char **argv)
         config_print_help(stdout);
         return 0;
     }
-    char error[256];
+    char error[512];
     if (!program_settings("serve", env_file) || !settings_are_fit())
         return 2;
-    if (gate_init(serve_surfaces, serve_surface_count, error, sizeof error)) {
+    if (init_gate(error, sizeof error)) {
         fprintf(stderr, "wakegate serve: %s\n", error);
         return 2;
     }
@@ -275,7 +389,14 @@ int serve_main(int argc, char **argv)
     serve.count = config->reactors ? (unsigned)config->reactors : cores > 0 ? (unsigned)cores : 1;
     serve.reactors = mem_zalloc(serve.count * sizeof *serve.reactors);
     program_begin("serve");
-    bool fine = run_all();
+    workspace_init();
+    limit_descriptors();
+    bool fine = serve_tls_load(NULL, &serve.tls, error, sizeof error) == 0;
+    if (fine)
+        fine = run_all();
+    else
+        fprintf(stderr, "wakegate serve: %s\n", error);
+    tls_context_unref(serve.tls);
     LOG(INFO, "stopped", LOG_BOOL("clean", fine));
     free(serve.reactors);
     gate_clear();
@@ -289,7 +410,7 @@ int routes_main(int argc, char **argv)
     char error[256];
     if (options_read("routes", argc, argv, NULL, 0, NULL, 0) < 0)
         return 2;
-    if (gate_init(serve_surfaces, serve_surface_count, error, sizeof error))
+    if (init_gate(error, sizeof error))
         return 2;
     gate_print_routes(stdout);
     gate_clear();

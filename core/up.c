@@ -122,6 +122,11 @@ static int read_port(const char *path)
     return port;
 }
 
+static bool is_secure(void)
+{
+    return config->tls_dev || config->tls_cert[0];
+}
+
 static int wait_serve_ready(struct part *part)
 {
     struct up *up = part->context;
@@ -138,9 +143,10 @@ static int wait_serve_ready(struct part *part)
     }
     up->port = port; /* a free one is kept when serve is started again */
     CHECK(up_listen_parse(&up->listen, config->listen_address, port) == 0);
+    /* Asked in plain: under TLS it says in plain that it speaks TLS, which shows as well that it is there. */
     return part_ask(part, (const struct sockaddr *)&up->listen.address, up->listen.size,
                     STR("GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
-                    STR("HTTP/1.1 200"), deadline_ns);
+                    is_secure() ? STR("HTTP/1.1 400") : STR("HTTP/1.1 200"), deadline_ns);
 }
 
 static const struct part_kind serve_kind = {
@@ -324,7 +330,7 @@ static int publish(struct up *up, struct str key)
 {
     char error[UP_ERROR_SIZE];
     struct buf url = {0};
-    up_listen_url(&up->listen, &url);
+    up_listen_url(&up->listen, is_secure(), &url);
     int result = up_credentials_save(&up->place, buf_str(&url), key, error);
     if (result)
         up_say("%s", error);

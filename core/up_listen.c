@@ -51,15 +51,16 @@ int up_listen_check_free(const char *address, int port)
     return result;
 }
 
-void up_listen_url(const struct up_listen *listen, struct buf *url)
+void up_listen_url(const struct up_listen *listen, bool secure, struct buf *url)
 {
+    const char *scheme = secure ? "https" : "http";
     char text[INET6_ADDRSTRLEN] = "";
     const struct sockaddr_in *four = (const struct sockaddr_in *)&listen->address;
     const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)&listen->address;
     if (four->sin_family == AF_INET)
-        buf_printf(url, "http://%s:%d", inet_ntop(AF_INET, &four->sin_addr, text, sizeof text),
+        buf_printf(url, "%s://%s:%d", scheme, inet_ntop(AF_INET, &four->sin_addr, text, sizeof text),
                    ntohs(four->sin_port));
     else
-        buf_printf(url, "http://[%s]:%d", inet_ntop(AF_INET6, &six->sin6_addr, text, sizeof text),
+        buf_printf(url, "%s://[%s]:%d", scheme, inet_ntop(AF_INET6, &six->sin6_addr, text, sizeof text),
                    ntohs(six->sin6_port));
 }

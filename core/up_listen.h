@@ -21,7 +21,7 @@ int up_listen_parse(struct up_listen *listen, const char *address, int port) MUS
  * own kind only (SO_REUSEPORT), so two gateways would silently take each other's clients. */
 int up_listen_check_free(const char *address, int port) MUST_USE;
 
-/* Appends "http://127.0.0.1:8080". */
-void up_listen_url(const struct up_listen *listen, struct buf *url);
+/* Appends "http://127.0.0.1:8080"; https when it speaks TLS. */
+void up_listen_url(const struct up_listen *listen, bool secure, struct buf *url);
 
 #endif

@@ -10,6 +10,7 @@
 #include "core/base/log.h"
 #include "core/options.h"
 #include "core/program.h"
+#include "core/net/stream.h"
 #include "core/run/fiber.h"
 #include "core/run/signal.h"
 #include "workers/deliver.h"
@@ -61,7 +62,7 @@ static void close_worker(void *unused)
     program_close_metrics(work.metrics);
     if (work.stores_open)
         program_close_stores(&work.loop);
-    http_close_loop(&work.loop);
+    stream_close_loop(&work.loop);
     for (size_t i = 0; i < ARRAY_SIZE(work.signals); i++)
         signal_close(&work.signals[i]);
     fiber_release();
@@ -89,7 +90,8 @@ static void on_list(void *unused)
 static bool open_all(void)
 {
     char error[512];
-    if (!program_check_stores("work") || !program_open_metrics(&work.loop, &work.metrics))
+    if (!program_check_stores("work") ||
+        !program_open_metrics(&work.loop, program_answer_metrics, program_metrics_ended, &work.metrics))
         return false;
     if (work.driver->open(sweep_pod_ended, NULL, error, sizeof error)) {
         fprintf(stderr, "wakegate work: %s\n", error);
