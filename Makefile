@@ -1,13 +1,17 @@
 # Wakegate's build.
 #
 #   make run [ARGS=...]     install what is missing, build, run the gateway here (`wakegate up`)
-#   make test               everything: lint, unit, e2e, fault; ends with "N passed, N failed"
+#   make test               everything: lint, unit, fuzz, e2e, fault; ends with "N passed, N failed"
 #   make unit [T=core/base/str]               unit tests, all or those of one file or folder
 #   make e2e  [T=test_session.py::test_name]  end-to-end tests against the real binary, all or some
 #   make fault [T=...]      tests that break something on purpose, as e2e
+#   make fuzz [T=http1] [SECONDS=10]          fuzz all of test/fuzz or one, for so long each; needs clang
+#   make fuzz-replay [T=http1]                run their corpora alone
 #   make lint               layout (clang-format), include directions, headers that compile alone
 #   make format             lay out all C files in place
 #   make bench              measure the release build (bench/run.py)
+#   make bench ARGS="--quick tls proxy websocket slow"   only these parts of it, in short
+#   make conformance [ARGS="websocket tls slow"]         suites of others against the release build, all or some
 #   make all                build/$(BUILD)/wakegate and compile_commands.json
 #   make install-deps       Debian packages for building, running and testing
 #   make clean | distclean  remove build/ but for build/deps | all of it
@@ -69,7 +73,7 @@ FORMATTED = $(shell find core proto handlers workers test bench -name '*.[ch]' 2
 CC := gcc
 AR := gcc-ar
 MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
-PACKAGES := libuv hiredis libpq libsodium libcurl
+PACKAGES := libuv hiredis libpq libsodium libcurl zlib
 # Third-party headers are not ours to warn about.
 package_cflags := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 package_libs := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
@@ -110,7 +114,7 @@ CPPFLAGS := -std=c11 -D_GNU_SOURCE -DWAKEGATE_VERSION='"$(VERSION)"' -I. -I $(OU
 	$(patsubst -I%,-isystem %,$(package_cflags))
 CFLAGS := $(CFLAGS_all) $(CFLAGS_$(BUILD)) $(WARNINGS)
 LDFLAGS := $(LDFLAGS_$(BUILD)) $(deps_ldflags) -Wl,--as-needed
-LDLIBS := -l:libllhttp.a $(yyjson_libs) $(package_libs) -l:libboost_context.a -lpthread -lm
+LDLIBS := -l:libllhttp.a -l:libmbedtls.a -l:libmbedx509.a -l:libmbedcrypto.a $(yyjson_libs) $(package_libs) -lwslay -l:libboost_context.a -lpthread -lm
 TEST_LIBS = $(shell pkg-config --libs cmocka)
 
 COMPILE = $(CC) $(CPPFLAGS) $(CFLAGS)
@@ -199,6 +203,45 @@ $(OUT)/test/%: $(OUT)/obj/test/unit/%.o $(LIB) $(HELPER_LIB) $(OUT)/link.flags
 unit-programs: $(UNIT_PROGRAMS)
 	@:
 
+# ---- fuzz targets ----
+
+# By clang, for its libFuzzer, from the rooms that hold parsers; warnings are gcc's business. clang does not say in
+# gcc's way that it sanitizes.
+SECONDS := 10
+FUZZ := $(O)/fuzz
+FUZZ_CC := clang
+FUZZ_PROGRAMS := $(patsubst test/fuzz/%.c,$(FUZZ)/bin/%,$(filter-out %/support.c,$(call find_c,test/fuzz)))
+FUZZ_LIB_OBJECTS := $(patsubst %.c,$(FUZZ)/obj/%.o,$(call find_c,core/base proto) test/fuzz/support.c)
+FUZZ_COMPILE = $(FUZZ_CC) $(subst -I $(OUT)/gen,,$(CPPFLAGS)) -g -O1 -fno-omit-frame-pointer -w \
+	-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
+	-D__SANITIZE_ADDRESS__=1 -DWAKEGATE_TEST_BUILD=1
+
+$(FUZZ)/compile.flags: FORCE
+	echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | \
+		$(FUZZ_CC) -fsanitize=fuzzer,address,undefined -x c -o /dev/null - 2>/dev/null || \
+		{ echo 'clang with libFuzzer is missing: apt-get install clang libclang-rt-dev'; exit 1; }
+	$(call remember,$(FUZZ_COMPILE))
+
+$(FUZZ)/obj/%.o: %.c $(FUZZ)/compile.flags
+	@echo '  FUZZ  $<'
+	@mkdir -p $(@D)
+	$(FUZZ_COMPILE) -MMD -MP -c -o $@ $<
+
+$(FUZZ)/lib.a: $(FUZZ_LIB_OBJECTS)
+	rm -f $@ && $(AR) rcs $@ $(FUZZ_LIB_OBJECTS)
+
+$(FUZZ_PROGRAMS): $(FUZZ)/bin/%: $(FUZZ)/obj/test/fuzz/%.o $(FUZZ)/lib.a
+	@echo '  LINK  $@'
+	@mkdir -p $(@D)
+	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined $(deps_ldflags) -Wl,--as-needed -o $@ $^ $(LDLIBS)
+
+.PHONY: fuzz-programs
+fuzz-programs: $(FUZZ_PROGRAMS)
+	@:
+
+.SECONDARY: $(FUZZ_LIB_OBJECTS) $(FUZZ_PROGRAMS:$(FUZZ)/bin/%=$(FUZZ)/obj/test/fuzz/%.o)
+-include $(patsubst %.o,%.d,$(wildcard $(FUZZ_LIB_OBJECTS) $(FUZZ)/obj/test/fuzz/*.o))
+
 .SECONDARY: $(ALL_OBJECTS)
 -include $(wildcard $(ALL_OBJECTS:.o=.d))
 
@@ -215,11 +258,20 @@ RUN_TESTS = $(PYTHON) -B test/run_tests.py --make '$(MAKE) $(parallel) BUILD=$(B
 .PHONY: test unit e2e fault
 test:
 	@sh deploy/install-packages test
-	+@$(RUN_TESTS) lint unit e2e fault
+	+@$(RUN_TESTS) lint unit fuzz e2e fault
 
 unit e2e fault:
 	@sh deploy/install-packages test
 	+@$(RUN_TESTS) --only '$(T)' $@
+
+.PHONY: fuzz fuzz-replay
+fuzz:
+	@sh deploy/install-packages test
+	+@$(RUN_TESTS) --only '$(T)' --seconds '$(SECONDS)' fuzz
+
+fuzz-replay:
+	@sh deploy/install-packages test
+	+@$(RUN_TESTS) --only '$(T)' --seconds 0 fuzz
 
 .PHONY: lint
 lint:
@@ -242,6 +294,14 @@ bench:
 	@sh deploy/install-packages bench
 	@$(MAKE) $(parallel) BUILD=release $(O)/release/wakegate
 	@WAKEGATE_BIN=$(abspath $(O)/release/wakegate) $(PYTHON) -B bench/run.py $(ARGS)
+
+# A suite whose packages can't be had is skipped, and says so.
+.PHONY: conformance
+conformance:
+	@sh deploy/install-packages conformance || echo 'going on with what is installed'
+	@$(MAKE) $(parallel) BUILD=release $(O)/release/wakegate
+	@WAKEGATE_BIN=$(abspath $(O)/release/wakegate) WAKEGATE_CONFORMANCE_DIR=$(abspath $(O)/conformance) \
+		$(PYTHON) -B test/conformance/run.py $(ARGS)
 
 .PHONY: install-deps
 install-deps:

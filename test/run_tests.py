@@ -3,10 +3,11 @@
 
 lint   `make lint`; adds nothing when it passes, one failure when not
 unit   builds and runs every test/unit/**/NAME_test.c; each cmocka case counts
+fuzz   replays the corpus of every test/fuzz/NAME.c, then fuzzes it for --seconds; each of the two counts
 e2e    pytest over test/e2e, with the binary's path in WAKEGATE_BIN
 fault  the same over test/fault
 
-Usually started by `make test`, `make unit`, `make e2e` or `make fault`.
+Usually started by `make test`, `make unit`, `make fuzz`, `make e2e` or `make fault`.
 """
 
 import argparse
@@ -25,6 +26,13 @@ import xml.etree.ElementTree as ElementTree
 PYTEST_WORKERS = "3"
 UNIT_TIMEOUT_S = 120
 PYTEST_CASE_TIMEOUT_S = 180
+FUZZ_PARALLEL = 2
+# What an input has freed is of no interest to the next ones; by default it would be kept until it is 256 MB.
+FUZZ_QUARANTINE_MB = 16
+FUZZ_OUTPUT_SHOWN = 8000
+FUZZ_INPUT_SHOWN = 512
+# Larger inputs are in the corpora, for a head's bound; to look for more of them costs more than it finds.
+FUZZ_OPTIONS = ["-max_len=16384", "-timeout=20", "-rss_limit_mb=1024", "-print_final_stats=1", "-verbosity=0"]
 # Everything together. A run that hangs must still end, and say so, while somebody waits for it.
 DEADLINE_S = int(os.environ.get("WAKEGATE_TEST_DEADLINE_S", "3000"))
 # Room kept for a phase that was stopped to say what it knows.
@@ -53,6 +61,7 @@ class Runner:
         self.make = shlex.split(options.make)
         self.out = options.out
         self.only = options.only
+        self.seconds = options.seconds
         self.counts = Counts()
         self.reports = os.path.abspath(os.path.join(self.out, "sanitizer"))
         self.ends_at = time.monotonic() + DEADLINE_S
@@ -166,6 +175,58 @@ class Runner:
         how = "out of time" if status is None else f"signal {-status}" if status < 0 else f"exit {status}"
         return f"{output.rstrip()}\nFAILED  {name}: {passed} passed, {failed} failed ({how})", counts
 
+    def fuzz(self):
+        folder = os.path.join(os.path.dirname(self.out), "fuzz")
+        names = sorted(os.path.basename(path)[:-2] for path in glob.glob("test/fuzz/*.c"))
+        names = [name for name in names if name != "support" and self.only in ("", name)]
+        if not names:
+            self.say(f"no test/fuzz/{self.only}.c")
+            self.counts.add(failed=1)
+            return
+        if not self.build(["-k", *(os.path.join(folder, "bin", name) for name in names)]):
+            return
+        with concurrent.futures.ThreadPoolExecutor(FUZZ_PARALLEL) as pool:
+            for text, counts in pool.map(lambda name: self.fuzz_target(name, folder), names):
+                self.say(text)
+                self.counts.add(**counts)
+
+    def fuzz_target(self, name, folder):
+        """Replays the corpus, and if that went well looks for inputs that it lacks. These stay out of the tree."""
+        program = os.path.join(folder, "bin", name)
+        seeds = sorted(glob.glob(f"test/fuzz/corpus/{name}/*"))
+        status, output = self.fuzz_run([program, *FUZZ_OPTIONS, *seeds], 60)
+        if status != 0 or not seeds:
+            inputs = re.findall(r"^Running: (.*)$", output, re.MULTILINE)[-1:]
+            return f"{fuzz_failure(output, program, inputs)}\nFAILED  fuzz {name}: replay", {"failed": 1}
+        if not self.seconds:
+            return f"ok      fuzz {name}: {len(seeds)} seeds replayed", {"passed": 1}
+        fresh, found = os.path.join(folder, name), os.path.join(folder, "found", name)
+        for path in (fresh, found):
+            os.makedirs(path, exist_ok=True)
+        words = [f"-dict=test/fuzz/{name}.dict"] if os.path.exists(f"test/fuzz/{name}.dict") else []
+        status, output = self.fuzz_run(
+            [program, *FUZZ_OPTIONS, *words, f"-max_total_time={self.seconds}", f"-artifact_prefix={found}/",
+             fresh, f"test/fuzz/corpus/{name}"],
+            self.seconds + 60,
+        )
+        runs = re.search(r"^stat::number_of_executed_units: (\d+)$", output, re.MULTILINE)
+        if status != 0 or not runs:
+            inputs = re.findall(r"Test unit written to (.*)$", output, re.MULTILINE)
+            return f"{fuzz_failure(output, program, inputs)}\nFAILED  fuzz {name}", {"passed": 1, "failed": 1}
+        return f"ok      fuzz {name}: {len(seeds)} seeds, {runs.group(1)} runs in {self.seconds} s", {"passed": 2}
+
+    def fuzz_run(self, command, timeout_s):
+        env = self.environment(None)
+        env["ASAN_OPTIONS"] += f":quarantine_size_mb={FUZZ_QUARANTINE_MB}"
+        status, output = self.run(
+            command,
+            env=env,
+            timeout_s=timeout_s,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        return status, (output or b"").decode(errors="replace")
+
     def pytest(self, folder):
         if not glob.glob(f"{folder}/**/test_*.py", recursive=True):
             return
@@ -224,6 +285,17 @@ def count_cases(output):
     return counts["RUN"], counts["OK"], counts["SKIPPED"]
 
 
+def fuzz_failure(output, program, inputs):
+    """The end of what the program said, and for each input that it failed at: the command that shows it again."""
+    lines = [output[-FUZZ_OUTPUT_SHOWN:].rstrip()]
+    for path in inputs:
+        with open(path, "rb") as file:
+            content = file.read()
+        lines.append(f"{len(content)} bytes, {content[:FUZZ_INPUT_SHOWN].hex()}{'...' * (len(content) > FUZZ_INPUT_SHOWN)}")
+        lines.append(f"again: {program} {path}")
+    return "\n".join(lines)
+
+
 def signal_group(process, number):
     try:
         os.killpg(process.pid, number)
@@ -257,10 +329,11 @@ def read_junit(path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phases", nargs="+", choices=["lint", "unit", "e2e", "fault"])
+    parser.add_argument("phases", nargs="+", choices=["lint", "unit", "fuzz", "e2e", "fault"])
     parser.add_argument("--make", default="make BUILD=asan", help="the make command that builds, with its variables")
     parser.add_argument("--out", default="build/asan", help="the folder that it builds into")
     parser.add_argument("--only", default="", help="one test file or test")
+    parser.add_argument("--seconds", type=int, default=3, help="how long each target is fuzzed; 0: replay alone")
     options = parser.parse_args()
     runner = Runner(options)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -269,6 +342,7 @@ def main():
     phases = {
         "lint": runner.lint,
         "unit": runner.unit,
+        "fuzz": runner.fuzz,
         "e2e": lambda: runner.pytest("test/e2e"),
         "fault": lambda: runner.pytest("test/fault"),
     }

@@ -42,8 +42,11 @@ THIRD_PARTY = {
     "sodium.h": ["core/base/crypto"],
     "sodium/": ["core/base/crypto"],
     "curl/": ["core/net/fetch"],
-    "mbedtls/": ["core/net/tls"],
-    "psa/": ["core/net/tls"],
+    "mbedtls/sha1.h": ["core/base/crypto"],
+    "mbedtls/": ["proto/tls"],
+    "psa/": ["proto/tls"],
+    "wslay/": ["proto/websocket"],
+    "zlib.h": ["proto/websocket"],
     "boost/": ["core/run/fiber"],
 }
 
@@ -99,10 +102,10 @@ def check_direction(path, line, target):
 def check_third_party(path, line, target):
     if path.startswith("test/"):
         return
-    for header, places in THIRD_PARTY.items():
-        matches = target.startswith(header) if header.endswith("/") else target == header
-        if matches and not path.startswith(tuple(places)):
-            problem(path, line, f"<{target}> belongs to {' and '.join(place + '*' for place in places)} alone")
+    named = [header for header in THIRD_PARTY if target == header or header[-1] == "/" and target.startswith(header)]
+    places = THIRD_PARTY[max(named, key=len)] if named else [""]
+    if not path.startswith(tuple(places)):
+        problem(path, line, f"<{target}> belongs to {' and '.join(place + '*' for place in places)} alone")
 
 
 def without_comments(text):
