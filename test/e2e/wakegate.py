@@ -113,12 +113,14 @@ class Part:
             assert self.alive(), self.log()
             with contextlib.suppress(FileNotFoundError, ValueError):
                 return int(open(self.port_file).read())
-        return f"http://127.0.0.1:{wait_until(read, 30, 'the port file')}"
+        scheme = "https" if self.gateway.ca else "http"
+        return f"{scheme}://127.0.0.1:{wait_until(read, 30, 'the port file')}"
 
     def wait_ready(self):
         if self.kind == "serve":
             url = self.url() + "/readyz"
-            wait_until(lambda: requests.get(url, timeout=10).status_code == 200, 30, "/readyz")
+            verify = self.gateway.ca or True
+            wait_until(lambda: requests.get(url, timeout=10, verify=verify).status_code == 200, 30, "/readyz")
         else:
             def working():
                 assert self.alive() or self.gateway.supervisors, self.log()
@@ -173,8 +175,10 @@ class Supervisor:
 class Gateway:
     """A gateway with its database, its pods' folder and its processes. `close` is a test of its own: all ends well."""
 
-    def __init__(self, stores, settings=None, serves=1, works=1, work_env=None, serve_env=None, template="template_wakegate"):
+    def __init__(self, stores, settings=None, serves=1, works=1, work_env=None, serve_env=None,
+                 template="template_wakegate", ca=None):
         self.stores = stores
+        self.ca = ca  # the file of the certificate that it is to be trusted by, when it speaks TLS
         number = stores.next_number()
         self.folder = tempfile.mkdtemp(prefix=f"g{number}-", dir=stores.folder)
         os.chmod(self.folder, 0o711)
