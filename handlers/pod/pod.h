@@ -9,6 +9,7 @@
  */
 extern const struct surface surface_pod;
 
+void pod_page(struct request *request);
 void pod_health(struct request *request);
 void pod_chat_message(struct request *request);
 
