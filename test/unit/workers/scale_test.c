@@ -68,7 +68,7 @@ static void endless(void)
 static void a_sleep_waits_no_longer_than_a_drain_may_take(void **state)
 {
     (void)state;
-    set("DRAIN_SECONDS", "2");
+    visit_set("DRAIN_SECONDS", "2");
     beside_worker(endless, false);
 }
 
@@ -76,11 +76,11 @@ static void without_redis(void)
 {
     struct str id = new_instance();
     visit_close(open_visit(id, VISIT_REQUEST));
-    services_redis_stop(&services);
+    services_redis_stop(&visit_services);
     while (redis_is_up(redis_shared()))
         assert_int_equal(fiber_sleep_ms(1), 0);
     uint64_t slept_ms = sleep_ms(id);
-    services_redis_start(&services);
+    services_redis_start(&visit_services);
     assert_int_equal(redis_wait_ready(redis_shared(), clock_in_ms(20000)), 0);
     assert_true(slept_ms >= VISIT_ROUTE_MS);
 }
@@ -238,7 +238,7 @@ static void hung_pod(void)
 static void a_pod_that_hangs_is_started_anew(void **state)
 {
     (void)state;
-    set("POD_CONNECT_TIMEOUT_MS", "100");
+    visit_set("POD_CONNECT_TIMEOUT_MS", "100");
     beside_worker(hung_pod, false);
 }
 
@@ -281,13 +281,13 @@ static void ports(void)
     for (int64_t taken = 100; taken <= 109; taken++) {
         struct str id = new_instance();
         if (taken != 104)
-            sql("UPDATE instance SET port = %d WHERE id = '%s'", (int)taken, id.at);
+            visit_sql("UPDATE instance SET port = %d WHERE id = '%s'", (int)taken, id.at);
     }
     for (int i = 0; i < 3; i++) {
         assert_int_equal(instance_next_port(100, 109, &port), 0);
         assert_int_equal(port, 104);
     }
-    sql("UPDATE instance SET port = 104 WHERE port IS NULL");
+    visit_sql("UPDATE instance SET port = 104 WHERE port IS NULL");
     assert_int_equal(instance_next_port(100, 109, &port), 0);
     assert_int_equal(port, 0);
 }
@@ -295,8 +295,8 @@ static void ports(void)
 static void ports_are_given_out_in_turn(void **state)
 {
     (void)state;
-    on_loop(ports);
-    sql("DELETE FROM instance");
+    visit_on_loop(ports);
+    visit_sql("DELETE FROM instance");
 }
 
 int main(void)
@@ -315,5 +315,5 @@ int main(void)
         CASE(ports_are_given_out_in_turn),
 #undef CASE
     };
-    return cmocka_run_group_tests(tests, fixture_start, fixture_stop);
+    return cmocka_run_group_tests(tests, visit_fixture_start, visit_fixture_stop);
 }

@@ -21,23 +21,23 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-struct services services;
+struct services visit_services;
 
-void set(const char *name, const char *value)
+void visit_set(const char *name, const char *value)
 {
     char error[256];
     if (config_set(name, value, error, sizeof error))
         fail_msg("%s", error);
 }
 
-int64_t sql(const char *format, ...)
+int64_t visit_sql(const char *format, ...)
 {
     char text[1024];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    return services_sql(&services, text);
+    return services_sql(&visit_services, text);
 }
 
 /* ---- stubs ---- */
@@ -277,7 +277,7 @@ static void run_body(void *arg)
     close_stores();
 }
 
-void on_loop(void (*body)(void))
+void visit_on_loop(void (*body)(void))
 {
     struct loop loop;
     loop_open(&loop, 0);
@@ -330,11 +330,11 @@ void beside_worker(void (*body)(void), bool sweeps)
     CHECK(pthread_create(&thread, NULL, worker_main, NULL) == 0);
     while (!atomic_load(&worker.working))
         usleep(1000);
-    on_loop(body);
+    visit_on_loop(body);
     atomic_store(&worker.stop, true);
     CHECK(pthread_join(thread, NULL) == 0);
     stubs_end();
-    sql("DELETE FROM job; DELETE FROM instance");
+    visit_sql("DELETE FROM job; DELETE FROM instance");
 }
 
 /* ---- instances ---- */
@@ -384,26 +384,26 @@ struct visit *open_visit(struct str id, enum visit_kind kind)
 
 /* ---- cmocka's ---- */
 
-int fixture_start(void **state)
+int visit_fixture_start(void **state)
 {
     char error[512] = "";
     (void)state;
     signal(SIGPIPE, SIG_IGN);
     crypto_init();
     fetch_init();
-    services_start(&services, SERVICES_POSTGRES | SERVICES_REDIS);
+    services_start(&visit_services, SERVICES_POSTGRES | SERVICES_REDIS);
     CHECK(config_load(NULL, error, sizeof error) == 0);
-    set("DATABASE_URL", services.database_url);
+    visit_set("DATABASE_URL", visit_services.database_url);
     CHECK(migrate_run(error, sizeof error) == 0);
     queue_name_metrics();
-    sql("INSERT INTO account (name) VALUES ('visitors')");
+    visit_sql("INSERT INTO account (name) VALUES ('visitors')");
     return 0;
 }
 
-int fixture_stop(void **state)
+int visit_fixture_stop(void **state)
 {
     (void)state;
-    services_stop(&services);
+    services_stop(&visit_services);
     config_clear();
     log_close();
     return 0;
@@ -415,14 +415,14 @@ int fixture_defaults(void **state)
     int first = 21000 + getpid() % 80 * 100;
     (void)state;
     snprintf(ports, sizeof ports, "%d-%d", first, first + 99);
-    set("REDIS_URL", services.redis_url);
-    set("POD_PORT_RANGE", ports);
-    set("POD_READY_TIMEOUT_MS", "5000");
-    set("POD_STOP_TIMEOUT_MS", "500");
-    set("WORKSPACE_HOLD_REQUESTS", "64");
-    set("WORKSPACE_HOLD_TOTAL", "2048");
-    set("IDLE_TIMEOUT_SECONDS", "120");
-    set("DRAIN_SECONDS", "30");
+    visit_set("REDIS_URL", visit_services.redis_url);
+    visit_set("POD_PORT_RANGE", ports);
+    visit_set("POD_READY_TIMEOUT_MS", "5000");
+    visit_set("POD_STOP_TIMEOUT_MS", "500");
+    visit_set("WORKSPACE_HOLD_REQUESTS", "64");
+    visit_set("WORKSPACE_HOLD_TOTAL", "2048");
+    visit_set("IDLE_TIMEOUT_SECONDS", "120");
+    visit_set("DRAIN_SECONDS", "30");
     stub_set_start_ms(0);
     return 0;
 }

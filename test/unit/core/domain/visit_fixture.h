@@ -20,19 +20,19 @@
 
 #include <cmocka.h>
 
-extern struct services services;
+extern struct services visit_services;
 
 /* Group fixture: the stores and an account. */
-int fixture_start(void **state);
-int fixture_stop(void **state);
+int visit_fixture_start(void **state);
+int visit_fixture_stop(void **state);
 /* Before each test: the same settings. */
 int fixture_defaults(void **state);
 
-void set(const char *name, const char *value);
-int64_t sql(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void visit_set(const char *name, const char *value);
+int64_t visit_sql(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Runs `body` on a fiber of a new loop with open stores and visits; the loop then closes empty. */
-void on_loop(void (*body)(void));
+void visit_on_loop(void (*body)(void));
 /* The same beside a worker, with sweeps if `sweeps`. */
 void beside_worker(void (*body)(void), bool sweeps);
 

@@ -72,7 +72,7 @@ static void hundred_visits(void)
 static void a_hundred_first_visits_start_one_pod_with_one_wake(void **state)
 {
     (void)state;
-    set("WORKSPACE_HOLD_REQUESTS", "100");
+    visit_set("WORKSPACE_HOLD_REQUESTS", "100");
     stub_set_start_ms(100);
     beside_worker(hundred_visits, false);
 }
@@ -133,10 +133,10 @@ static void hold_few(void)
 static void those_who_wait_for_a_pod_are_bounded_for_each_and_in_all(void **state)
 {
     (void)state;
-    set("WORKSPACE_HOLD_REQUESTS", "3");
-    set("WORKSPACE_HOLD_TOTAL", "5");
-    on_loop(hold_few);
-    sql("DELETE FROM job; DELETE FROM instance");
+    visit_set("WORKSPACE_HOLD_REQUESTS", "3");
+    visit_set("WORKSPACE_HOLD_TOTAL", "5");
+    visit_on_loop(hold_few);
+    visit_sql("DELETE FROM job; DELETE FROM instance");
 }
 
 static void burst(void)
@@ -153,7 +153,7 @@ static void burst(void)
 static void a_burst_at_an_awake_pod_is_not_bounded(void **state)
 {
     (void)state;
-    set("WORKSPACE_HOLD_REQUESTS", "1");
+    visit_set("WORKSPACE_HOLD_REQUESTS", "1");
     beside_worker(burst, false);
 }
 
@@ -163,7 +163,7 @@ static void none_of_that_name(void)
     assert_int_equal(visit_open(STR("nosuchinstance"), VISIT_REQUEST, clock_in_ms(20000), &visit), -ENOENT);
 
     struct str id = new_instance();
-    sql("UPDATE instance SET state = 'failed', state_at = now() WHERE id = '%s'", id.at);
+    visit_sql("UPDATE instance SET state = 'failed', state_at = now() WHERE id = '%s'", id.at);
     assert_int_equal(visit_open(id, VISIT_REQUEST, clock_in_ms(20000), &visit), -EBUSY);
 
     struct str deleted = new_instance();
@@ -182,8 +182,8 @@ static void none_of_that_name(void)
 static void what_is_not_there_or_has_just_failed_is_said_so_at_once(void **state)
 {
     (void)state;
-    on_loop(none_of_that_name);
-    sql("DELETE FROM job; DELETE FROM instance");
+    visit_on_loop(none_of_that_name);
+    visit_sql("DELETE FROM job; DELETE FROM instance");
 }
 
 /* ---- the hot path ---- */
@@ -198,8 +198,8 @@ static struct str new_awake(void)
 {
     static int port = 5000;
     struct str id = new_instance();
-    sql("UPDATE instance SET state = 'awake', desired = 1, generation = 1, port = %d WHERE id = '%s'", ++port,
-        id.at);
+    visit_sql("UPDATE instance SET state = 'awake', desired = 1, generation = 1, port = %d WHERE id = '%s'",
+              ++port, id.at);
     return id;
 }
 
@@ -222,8 +222,8 @@ static void steady(void)
 static void steady_visits_cost_a_few_commands_a_second(void **state)
 {
     (void)state;
-    on_loop(steady);
-    sql("DELETE FROM instance");
+    visit_on_loop(steady);
+    visit_sql("DELETE FROM instance");
 }
 
 /* ---- what Redis is told ---- */
@@ -340,7 +340,7 @@ static void a_loop_that_ends_takes_its_word_back(void **state)
 {
     (void)state;
     beside_worker(leave_in_a_hurry, false);
-    on_loop(look_after_them);
+    visit_on_loop(look_after_them);
 }
 
 /* ---- activity ---- */
@@ -357,7 +357,7 @@ static void activity(void)
         assert_true(row_of(id).last_activity_ms <= active_ms + 120);
     }
     /* Nothing more happens, nothing more is written; and a later time in the row stays. */
-    sql("UPDATE instance SET last_activity = now() + interval '1 minute' WHERE id = '%s'", id.at);
+    visit_sql("UPDATE instance SET last_activity = now() + interval '1 minute' WHERE id = '%s'", id.at);
     int64_t ahead_ms = row_of(id).last_activity_ms;
     visit_active(visit);
     int64_t version = row_of(id).version;
@@ -372,7 +372,7 @@ static void activity(void)
 static void activity_is_noted_with_its_time_and_never_moves_back(void **state)
 {
     (void)state;
-    set("IDLE_TIMEOUT_SECONDS", "2");
+    visit_set("IDLE_TIMEOUT_SECONDS", "2");
     beside_worker(activity, false);
 }
 
@@ -401,9 +401,9 @@ static void many_notes(void)
 static void one_statement_notes_the_activity_of_many(void **state)
 {
     (void)state;
-    set("IDLE_TIMEOUT_SECONDS", "2");
-    on_loop(many_notes);
-    sql("DELETE FROM instance");
+    visit_set("IDLE_TIMEOUT_SECONDS", "2");
+    visit_on_loop(many_notes);
+    visit_sql("DELETE FROM instance");
 }
 
 static void idle_socket(void)
@@ -424,7 +424,7 @@ static void idle_socket(void)
 static void a_socket_keeps_the_pod_awake_only_by_what_passes(void **state)
 {
     (void)state;
-    set("IDLE_TIMEOUT_SECONDS", "1");
+    visit_set("IDLE_TIMEOUT_SECONDS", "1");
     beside_worker(idle_socket, true);
 }
 
@@ -434,12 +434,12 @@ static void without_redis(void)
 {
     struct str id = new_instance();
     visit_close(open_visit(id, VISIT_REQUEST));
-    services_redis_stop(&services);
+    services_redis_stop(&visit_services);
     while (redis_is_up(redis_shared()))
         assert_int_equal(fiber_sleep_ms(1), 0);
     assert_int_equal(fiber_sleep_ms(VISIT_ROUTE_MS + 50), 0);
     struct visit *visit = open_visit(id, VISIT_REQUEST);
-    services_redis_start(&services);
+    services_redis_start(&visit_services);
     assert_int_equal(redis_wait_ready(redis_shared(), clock_in_ms(20000)), 0);
     check_count(id, true, 1, 0);
     visit_close(visit);
@@ -471,5 +471,5 @@ int main(void)
         CASE(visits_go_on_without_redis),
 #undef CASE
     };
-    return cmocka_run_group_tests(tests, fixture_start, fixture_stop);
+    return cmocka_run_group_tests(tests, visit_fixture_start, visit_fixture_stop);
 }
