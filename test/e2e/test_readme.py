@@ -71,6 +71,6 @@ def test_the_tour_works_as_written(up):
     done = subprocess.run(["bash", "-e"], input="\n".join(blocks), cwd=up, env=environment(), capture_output=True,
                           text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    for word in ('"queued"', '"delivered"', '"healthy"', '"terminated"', "Hello AI!", "Are you there?"):
+    for word in ('"queued"', '"delivered"', '"healthy"', '"terminated"', "Hello AI!", "Are you there?", "Your workspace is awake"):
         assert word in done.stdout, (word, done.stdout)
     assert '"error"' not in done.stdout, done.stdout
