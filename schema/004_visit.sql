@@ -18,3 +18,6 @@ BEGIN
     END LOOP;
     RETURN NULL;
 END $$;
+
+-- How often there was no pod to hand a message to: not a try of the message, yet bounded (delivery.c).
+ALTER TABLE message ADD COLUMN refused integer NOT NULL DEFAULT 0;

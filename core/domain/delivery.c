@@ -18,7 +18,7 @@ static const struct pg_statement sql_take = {
     "WHERE id = $1::text AND state IN ('awake', 'draining') AND queued > 0 AND lease_until < now() "
     "AND deleted_at IS NULL RETURNING lease_fence, port"};
 static const struct pg_statement sql_next = {
-    "delivery_next", "SELECT id, text, answer, seq, tries, 0, 0, state FROM message "
+    "delivery_next", "SELECT id, text, answer, seq, tries + refused / 8, 0, 0, state FROM message "
                      "WHERE instance_id = $1::text AND state = 'queued' ORDER BY seq LIMIT 1"};
 /* $1 instance, $2 fence, $3 message, $4 its state, $5 answer, $6 for how long the lease goes on (0: it ends) */
 static const struct pg_statement sql_record = {
@@ -35,7 +35,8 @@ static const struct pg_statement sql_no_answer = {
     "delivery_no_answer",
     "WITH i AS (UPDATE instance SET lease_until = '-infinity', version = version + 1 "
     "WHERE id = $1::text AND lease_fence = $2::bigint RETURNING *), "
-    "m AS (UPDATE message SET tries = tries + 1 WHERE id = $3::text AND EXISTS (SELECT 1 FROM i)) "
+    "m AS (UPDATE message SET tries = tries + $4::bigint::int, refused = refused + 1 - $4::bigint::int "
+    "WHERE id = $3::text AND EXISTS (SELECT 1 FROM i)) "
     "SELECT " INSTANCE_COLUMNS("") ", " JOB_ADD_SCALE " FROM i"};
 
 int64_t delivery_lease_ms(void)
@@ -99,13 +100,14 @@ static int record(struct arena *arena, const struct delivery *delivery, struct m
 }
 
 static int record_no_answer(struct arena *arena, const struct delivery *delivery,
-                            const struct message *message)
+                            const struct message *message, bool asked)
 {
     struct pg_rows *rows;
     struct instance instance;
-    int result = pg_write(
-        &sql_no_answer,
-        PG_VALUES(PG_TEXT(delivery->instance_id), PG_INT(delivery->fence), PG_TEXT(message->id)), &rows);
+    int result = pg_write(&sql_no_answer,
+                          PG_VALUES(PG_TEXT(delivery->instance_id), PG_INT(delivery->fence),
+                                    PG_TEXT(message->id), PG_INT(asked)),
+                          &rows);
     if (result)
         return result;
     result = instance_changed(arena, rows, JOB_SCALE, &instance);
@@ -127,13 +129,20 @@ static struct str failure(struct arena *arena, const char *reason)
     return json;
 }
 
+/* A pod that has ended and not been missed yet refuses the connection: the message is not to blame for that, so eight of
+ * those count as one try (delivery_next). */
+static bool was_asked(const struct pod_answer *answer)
+{
+    return answer->result != -ECONNREFUSED;
+}
+
 /* What the answer makes of the message; false when it is to be tried again. */
 static bool judge(struct arena *arena, const struct pod_answer *answer, struct message *message)
 {
     const char *error;
     bool unreachable = answer->result != 0 && answer->result != -EMSGSIZE;
     if (unreachable || answer->status == 503) {
-        if (message->tries + 1 < MESSAGE_TRIES)
+        if (message->tries + was_asked(answer) < MESSAGE_TRIES)
             return false;
         message->answer =
             failure(arena, arena_printf(arena, "the pod gave no answer in %d tries", MESSAGE_TRIES));
@@ -164,7 +173,7 @@ int delivery_record(struct arena *arena, const struct delivery *delivery, struct
         LOG(WARN, "a pod gave no answer", LOG_STR("instance", delivery->instance_id),
             LOG_STR("message", message->id), LOG_INT("tries", message->tries + 1),
             LOG_ERRNO(answer->result ? answer->result : -EBUSY));
-        result = record_no_answer(arena, delivery, message);
+        result = record_no_answer(arena, delivery, message, was_asked(answer));
     }
     fiber_release();
     return result;

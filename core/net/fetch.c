@@ -192,7 +192,7 @@ static int call_broken(const struct call *call)
 {
     long connects = 0;
     CHECK(curl_easy_getinfo(call->transfer.easy, CURLINFO_NUM_CONNECTS, &connects) == CURLE_OK);
-    return call->answered || connects == 0 ? -ECONNRESET : -ECONNREFUSED;
+    return call->answered || connects == 0 ? -ECONNRESET : -ECONNABORTED;
 }
 
 static int call_failed(const struct call *call, const struct fetch_request *request)

@@ -29,15 +29,16 @@ struct fetch_answer {
 };
 
 /*
- * Waits; url, body and headers stay as they are until it returns. 0 when a whole answer has come, whatever its status; -ECONNREFUSED (also when the connect timed out or
- * the peer closed before a byte of the answer on a fresh connection), -ETIMEDOUT, -ECONNRESET, -EMSGSIZE,
- * -EINVAL (URL, a line break in a header), -EHOSTUNREACH (name), -EIO (anything else, logged), -ECANCELED: the
- * transfer is stopped. A transfer that is stopped or too large has its connection closed at once.
+ * Waits; url, body and headers stay as they are until it returns. 0 when a whole answer has come, whatever its status;
+ * -ECONNREFUSED (also when the connect timed out: nobody was asked), -ECONNABORTED (the peer closed a fresh connection
+ * before a byte of the answer), -ETIMEDOUT, -ECONNRESET, -EMSGSIZE, -EINVAL (URL, a line break in a header), -EHOSTUNREACH
+ * (name), -EIO (anything else, logged), -ECANCELED: the transfer is stopped. A transfer that is stopped or too large has its
+ * connection closed at once.
  *
  * A kept connection that the peer has closed is found out before it is used. When it ends after the request was sent
  * and before the answer began, GET, HEAD, PUT, DELETE, OPTIONS and TRACE are sent again on another one, as RFC 9110
  * §9.2.2 allows; POST, PATCH and others never are: -ECONNRESET, and the peer may have acted on the request. So it may
- * have with -ECONNREFUSED, if it accepted and closed; only who knows the peer knows whether to repeat.
+ * have with -ECONNABORTED; only who knows the peer knows whether to repeat.
  */
 int fetch(const struct fetch_request *request, struct arena *arena, struct fetch_answer *answer) MUST_USE;
 
