@@ -1,4 +1,4 @@
-"""The servers that are measured: nginx for comparison, and the gateway with its stores. And the machine."""
+"""The gateway that is measured, with its stores; the machine, and what is known of its processes."""
 import calendar
 import glob
 import json
@@ -14,36 +14,7 @@ from load import Broken, Client
 
 TICKS = os.sysconf("SC_CLK_TCK")
 START_S = 60
-
-# What GET /health answers, so that both send as much.
-NGINX_BODY = '{"status":"healthy","redis":"healthy","postgres":"healthy","timestamp":"2025-01-01T00:00:00Z"}'
-
-NGINX_CONFIG = """
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 4096; }}
-http {{
-    keepalive_requests 1000000000;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    default_type application/json;
-    server {{
-        listen 127.0.0.1:{plain_port} backlog=1024;
-        access_log off;
-        location / {{ return 200 '{body}\\n'; }}
-    }}
-    server {{
-        listen 127.0.0.1:{logging_port} backlog=1024;
-        access_log {folder}/access.log combined buffer=64k flush=1s;
-        location / {{ return 200 '{body}\\n'; }}
-    }}
-}}
-"""
+STOP_S = 60
 
 
 def cores():
@@ -124,59 +95,58 @@ def memory_kib(pid):
         return sum(int(line.split()[1]) for line in file if line.startswith("Private_"))
 
 
+def established(port):
+    """How many connections a server on 127.0.0.1 has."""
+    wanted = (f"0100007F:{port:04X}", "01")
+    with open("/proc/net/tcp") as file:
+        return sum((fields[1], fields[3]) == wanted for fields in map(str.split, file))
+
+
+def ended(process, seconds):
+    """Whether it has ended, or does within so long. Not by Popen's wait: a signal that comes while that holds its lock leaves it
+    locked for ever, and this is what is called after one."""
+    deadline = time.monotonic() + seconds
+    while process.returncode is None:
+        try:
+            pid, status = os.waitpid(process.pid, os.WNOHANG)
+        except ChildProcessError:
+            pid, status = process.pid, 0
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+        elif time.monotonic() >= deadline:
+            return False
+        else:
+            time.sleep(0.01)
+    return True
+
+
 def stop(process):
-    if process and process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not process or ended(process, 0):
+            return
+        os.kill(process.pid, number)
+        ended(process, STOP_S)
 
 
-class Nginx:
-    """One worker on one core; `origin` does not log, `logging_origin` does, through a buffer."""
-
-    def __init__(self, folder, core):
-        self.process = None
-        os.mkdir(folder)
-        os.chmod(folder, 0o755)
-        plain_port, logging_port = free_port(), free_port()
-        self.origin = f"http://127.0.0.1:{plain_port}"
-        self.logging_origin = f"http://127.0.0.1:{logging_port}"
-        path = os.path.join(folder, "nginx.conf")
-        with open(path, "w") as file:
-            file.write(NGINX_CONFIG.format(folder=folder, body=NGINX_BODY, plain_port=plain_port,
-                                           logging_port=logging_port))
-        with open(os.path.join(folder, "output"), "w") as output:
-            self.process = subprocess.Popen(
-                ["taskset", "-c", str(core), "nginx", "-c", path, "-p", folder, "-e",
-                 os.path.join(folder, "error.log")],
-                stdout=output, stderr=output, start_new_session=True)
-        try:
-            wait_until(lambda: answers(logging_port), "nginx", self.process)
-        except Broken:
-            self.close()
-            raise
-        self.worker = descendants(self.process.pid)[0]
-
-    def cpu_seconds(self):
-        return cpu_seconds(self.worker)
-
-    def close(self):
-        stop(self.process)
+GATEWAY_SETTINGS = {
+    "REACTORS": "1",
+    "SESSION_RATE_PER_MINUTE": "1000000000",
+    "IDLE_TIMEOUT_SECONDS": "3600",
+    "LOG_REQUESTS": "1",
+    "LOG_LEVEL": "info",
+    "LISTEN_ADDRESS": "127.0.0.1",
+}
 
 
 class Gateway:
-    """`wakegate up` with one reactor. Its request log goes to a file, as always."""
+    """`wakegate up` with one reactor. Its request log goes to a file, as always. `settings` are added to its own."""
 
-    def __init__(self, program, folder):
+    def __init__(self, program, folder, settings=None):
         self.process = None
         self.program = program
         self.folder = folder
         self.sessions = []
-        variables = dict(os.environ, REACTORS="1", SESSION_RATE_PER_MINUTE="1000000000", IDLE_TIMEOUT_SECONDS="3600",
-                         LOG_REQUESTS="1", LOG_LEVEL="info", LISTEN_ADDRESS="127.0.0.1")
+        variables = {**os.environ, **GATEWAY_SETTINGS, **(settings or {})}
         self.output = folder + ".output"
         with open(self.output, "w") as output:
             self.process = subprocess.Popen([program, "up", "--data", folder, "--port", "0"], env=variables,
@@ -255,3 +225,35 @@ class Gateway:
             stop(self.process)
             # As root, PostgreSQL's data may lie outside the folder, behind this link.
             shutil.rmtree(os.path.realpath(os.path.join(self.folder, "postgres")), ignore_errors=True)
+
+
+class Serve:
+    """One more `wakegate serve` on a gateway's stores, with settings of its own."""
+
+    def __init__(self, gateway, folder, settings, core=None):
+        os.mkdir(folder)
+        port_file = os.path.join(folder, "port")
+        self.log = os.path.join(folder, "log")
+        command = [gateway.program, "serve", "--env-file", os.path.join(gateway.folder, "settings.env"), "--port-file",
+                   port_file]
+        if core is not None:
+            command = ["taskset", "-c", str(core), *command]
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(command, env={**os.environ, **GATEWAY_SETTINGS, "PORT": "0", **settings},
+                                            stdout=log, stderr=log, start_new_session=True)
+        try:
+            wait_until(lambda: os.path.exists(port_file), "wakegate serve", self.process)
+        except Broken as broken:
+            self.close()
+            with open(self.log) as file:
+                raise Broken(f"{broken}: {file.read()}") from None
+        with open(port_file) as file:
+            self.port = int(file.read())
+        self.pid = self.process.pid
+        self.origin = f"{'https' if 'TLS_CERT' in settings else 'http'}://127.0.0.1:{self.port}"
+
+    def cpu_seconds(self):
+        return cpu_seconds(self.pid)
+
+    def close(self):
+        stop(self.process)

@@ -12,14 +12,16 @@ import argparse
 import os
 import shutil
 import signal
-import statistics
 import sys
 import tempfile
 import time
 from http.client import HTTPException
 
+import front
 from load import Broken, Client, run_wrk
-from machine import Gateway, Nginx, cores, facts, memory_kib, cpu_seconds
+from machine import Gateway, cores, cpu_seconds, facts, memory_kib
+from peers import PlainNginx
+from report import heading, median, p95, say
 
 PIPELINE = 16
 IDLE_CONNECTIONS = 1000
@@ -35,23 +37,7 @@ class Plan:
         self.volatile_jobs = 20000 if quick else 200000
         self.durable_jobs = 5000 if quick else 40000
         self.idle_s = 2 if quick else 5
-
-
-def say(*columns):
-    widths = (44, 14, 0)
-    print("  ".join(f"{text:<{width}}" for text, width in zip(columns, widths)).rstrip(), flush=True)
-
-
-def heading(text):
-    print(f"\n{text}", flush=True)
-
-
-def median(values):
-    return statistics.median(values)
-
-
-def p95(values):
-    return sorted(values)[max(0, -(-len(values) * 95 // 100) - 1)]
+        self.sockets = 2000 if quick else 10000
 
 
 # ---- what costs the reactor alone ----
@@ -182,7 +168,9 @@ def measure_idle(plan, gateway):
 
 
 WHOLE_PARTS = {"create": measure_create, "wakes": measure_wakes, "jobs": measure_jobs, "chat": measure_chat}
-PARTS = ["idle", "reactor", *WHOLE_PARTS]
+FRONT_PARTS = {"tls": front.measure_tls, "proxy": front.measure_proxy, "websocket": front.measure_websocket,
+               "slow": front.measure_slow}
+PARTS = ["idle", "reactor", *WHOLE_PARTS, *FRONT_PARTS]
 
 
 def measure(plan, program, folder, parts):
@@ -194,7 +182,7 @@ def measure(plan, program, folder, parts):
             heading("Idle")
             measure_idle(plan, gateway)
         if "reactor" in parts:
-            nginx = Nginx(os.path.join(folder, "nginx"), cores()[0])
+            nginx = PlainNginx(os.path.join(folder, "nginx"), cores()[0])
             client = Client(gateway)
             session = gateway.new_session(client)
             client.close()
@@ -204,6 +192,9 @@ def measure(plan, program, folder, parts):
             heading("The whole machine, nothing pinned, medians")
         for name in whole:
             WHOLE_PARTS[name](plan, gateway)
+        for name in FRONT_PARTS:
+            if name in parts:
+                FRONT_PARTS[name](plan, gateway, os.path.join(folder, name))
     finally:
         for server in (nginx, gateway):
             if server:
