@@ -10,6 +10,7 @@
  */
 #include "proto/http1.h"
 
+#include "proto/http1_fields.h"
 #include "proto/http1_head.h"
 
 #include <llhttp.h>
@@ -23,13 +24,6 @@ enum {
     FRAMES_PER_BYTE = 5,                 /* … beyond so many for each byte of the body itself */
 };
 
-/* A text that grows in the arena while its spans come in. */
-struct span {
-    char *at;
-    size_t size;
-    size_t capacity;
-};
-
 struct http1_parser {
     llhttp_t llhttp;
     struct arena *arena;
@@ -38,7 +32,7 @@ struct http1_parser {
     struct http1_head head;
     size_t capacity;    /* of head.fields */
     size_t field_count; /* dropped ones included */
-    struct span span;
+    struct http1_span span;
     struct str name;      /* of the field whose value comes next */
     const char *piece;    /* what llhttp has at present … */
     uint64_t offset;      /* … and where in the request that begins */
@@ -71,32 +65,6 @@ static uint64_t offset_of(const struct http1_parser *parser, const char *at)
     return parser->offset + (uint64_t)(at - parser->piece);
 }
 
-static void span_add(struct http1_parser *parser, const char *at, size_t size)
-{
-    struct span *span = &parser->span;
-    if (size == 0)
-        return;
-    if (span->size + size > span->capacity) {
-        size_t capacity = span->capacity ? span->capacity * 2 : size;
-        while (capacity < span->size + size)
-            capacity *= 2;
-        char *grown = arena_alloc(parser->arena, capacity);
-        if (span->size)
-            memcpy(grown, span->at, span->size);
-        span->at = grown;
-        span->capacity = capacity;
-    }
-    memcpy(span->at + span->size, at, size);
-    span->size += size;
-}
-
-static struct str span_take(struct http1_parser *parser)
-{
-    struct str text = str_of(parser->span.at ? parser->span.at : "", parser->span.size);
-    parser->span = (struct span){0};
-    return text;
-}
-
 /* ---- the request line ---- */
 
 static int refuse_line(struct http1_parser *parser)
@@ -126,14 +94,16 @@ static bool has_spaces(const struct http1_parser *parser)
 
 static int on_method(llhttp_t *llhttp, const char *at, size_t size)
 {
-    span_add(llhttp->data, at, size); /* it is one of those that llhttp knows, so it is short */
+    struct http1_parser *parser = llhttp->data;
+    http1_span_add(&parser->span, parser->arena, at,
+                   size); /* it is one of those that llhttp knows, so it is short */
     return 0;
 }
 
 static int on_method_complete(llhttp_t *llhttp)
 {
     struct http1_parser *parser = llhttp->data;
-    parser->head.method = span_take(parser);
+    parser->head.method = http1_span_take(&parser->span);
     return 0;
 }
 
@@ -143,7 +113,7 @@ static int target_add(struct http1_parser *parser, const char *at, size_t size)
         return refuse_line(parser);
     size_t room = TARGET_END_MAX - (size_t)offset_of(parser, at);
     size_t kept = size < room ? size : room;
-    span_add(parser, at, kept);
+    http1_span_add(&parser->span, parser->arena, at, kept);
     return kept < size ? refuse(parser, 414, "request line too long") : 0;
 }
 
@@ -152,14 +122,14 @@ static int on_url(llhttp_t *llhttp, const char *at, size_t size)
     struct http1_parser *parser = llhttp->data;
     int result = target_add(parser, at, size);
     if (result) /* its beginning, for it says what kind of client wants to know of the error */
-        parser->head.target = span_take(parser);
+        parser->head.target = http1_span_take(&parser->span);
     return result;
 }
 
 static int on_url_complete(llhttp_t *llhttp)
 {
     struct http1_parser *parser = llhttp->data;
-    parser->head.target = span_take(parser);
+    parser->head.target = http1_span_take(&parser->span);
     return 0;
 }
 
@@ -221,7 +191,7 @@ static int header_add(struct http1_parser *parser, const char *at, size_t size)
 {
     if (parser->head_done) /* a trailer */
         return 0;
-    span_add(parser, at, size);
+    http1_span_add(&parser->span, parser->arena, at, size);
     return check_head_size(parser, offset_of(parser, at + size) + strlen("\r\n\r\n"));
 }
 
@@ -235,7 +205,7 @@ static int on_field_complete(llhttp_t *llhttp)
     struct http1_parser *parser = llhttp->data;
     if (parser->head_done)
         return 0;
-    parser->name = span_take(parser);
+    parser->name = http1_span_take(&parser->span);
     parser->behind_tab = false;
     return 0;
 }
@@ -270,7 +240,7 @@ static int on_value_complete(llhttp_t *llhttp)
     struct http1_parser *parser = llhttp->data;
     if (parser->head_done)
         return 0;
-    struct str value = str_trim(span_take(parser));
+    struct str value = str_trim(http1_span_take(&parser->span));
     struct http1_head *head = &parser->head;
     if (++parser->field_count > HTTP1_FIELDS_MAX)
         return refuse(parser, 431, "too many header fields");
@@ -279,15 +249,8 @@ static int on_value_complete(llhttp_t *llhttp)
     /* a_b and a-b are one name to CGI-like programs behind us: the former is dropped, as nginx does. */
     if (memchr(parser->name.at, '_', parser->name.size))
         return 0;
-    if (head->count == parser->capacity) {
-        size_t capacity = parser->capacity ? parser->capacity * 2 : 16;
-        struct http1_field *grown = arena_alloc(parser->arena, capacity * sizeof *grown);
-        if (head->count)
-            memcpy(grown, head->fields, head->count * sizeof *grown);
-        head->fields = grown;
-        parser->capacity = capacity;
-    }
-    head->fields[head->count++] = (struct http1_field){parser->name, value};
+    http1_fields_add(&head->fields, &head->count, &parser->capacity, parser->arena,
+                     (struct http1_field){parser->name, value});
     return 0;
 }
 
@@ -572,4 +535,11 @@ void http1_put_header(struct buf *out, struct str name, struct str value)
     *at++ = '\r';
     *at++ = '\n';
     out->size += name.size + value.size + 4;
+}
+
+void http1_put_length(struct buf *out, uint64_t size)
+{
+    buf_add_literal(out, "Content-Length: ");
+    buf_add_u64(out, size);
+    buf_add_literal(out, "\r\n");
 }

@@ -82,6 +82,8 @@ const char *http1_reason(int status);
 void http1_put_status(struct buf *out, int status);
 /* Appends one field. A value with CR, LF or NUL in it would split the answer: such bytes become spaces. */
 void http1_put_header(struct buf *out, struct str name, struct str value);
+/* Appends Content-Length. */
+void http1_put_length(struct buf *out, uint64_t size);
 
 /* Whether a comma-separated list (Connection, Transfer-Encoding …) has the token. `token` in lower case. */
 bool http1_list_has(struct str list, const char *token);

@@ -10,17 +10,12 @@
  */
 #include "proto/http1_answer.h"
 
+#include "proto/http1_fields.h"
+
 #include <llhttp.h>
 #include <stdlib.h>
 
 enum { EXTENSIONS_MAX = 16384 /* bytes of one chunk's extensions, which mean nothing to us */ };
-
-/* A text that grows in the arena while its spans come in. */
-struct span {
-    char *at;
-    size_t size;
-    size_t capacity;
-};
 
 enum phase { START, HEAD, BODY, ENDED };
 
@@ -31,7 +26,7 @@ struct http1_answer {
     void *arg;
     struct http1_answer_head head;
     size_t capacity; /* of head.fields */
-    struct span span;
+    struct http1_span span;
     struct str name; /* of the field whose value comes next */
     size_t head_bytes;
     size_t extension_bytes;
@@ -60,33 +55,13 @@ static int head_room(struct http1_answer *parser, size_t size)
     return 0;
 }
 
-static int span_add(struct http1_answer *parser, const char *at, size_t size)
+static int text_add(struct http1_answer *parser, const char *at, size_t size)
 {
-    struct span *span = &parser->span;
     if (head_room(parser, size))
         return -1;
-    if (parser->phase == BODY || size == 0) /* trailers are dropped */
-        return 0;
-    if (span->size + size > span->capacity) {
-        size_t capacity = span->capacity ? span->capacity * 2 : size;
-        while (capacity < span->size + size)
-            capacity *= 2;
-        char *grown = arena_alloc(parser->arena, capacity);
-        if (span->size)
-            memcpy(grown, span->at, span->size);
-        span->at = grown;
-        span->capacity = capacity;
-    }
-    memcpy(span->at + span->size, at, size);
-    span->size += size;
+    if (parser->phase != BODY) /* trailers are dropped */
+        http1_span_add(&parser->span, parser->arena, at, size);
     return 0;
-}
-
-static struct str span_take(struct http1_answer *parser)
-{
-    struct str text = str_of(parser->span.at ? parser->span.at : "", parser->span.size);
-    parser->span = (struct span){0};
-    return text;
 }
 
 /* The reason is for people and is not passed on, but it can't be sent without end. */
@@ -98,19 +73,19 @@ static int on_status(llhttp_t *llhttp, const char *at, size_t size)
 
 static int on_field(llhttp_t *llhttp, const char *at, size_t size)
 {
-    return span_add(llhttp->data, at, size);
+    return text_add(llhttp->data, at, size);
 }
 
 static int on_field_complete(llhttp_t *llhttp)
 {
     struct http1_answer *parser = llhttp->data;
-    parser->name = span_take(parser);
+    parser->name = http1_span_take(&parser->span);
     return 0;
 }
 
 static int on_value(llhttp_t *llhttp, const char *at, size_t size)
 {
-    return span_add(llhttp->data, at, size);
+    return text_add(llhttp->data, at, size);
 }
 
 static int on_value_complete(llhttp_t *llhttp)
@@ -121,20 +96,13 @@ static int on_value_complete(llhttp_t *llhttp)
         return -1;
     if (parser->phase == BODY)
         return 0;
-    struct str value = str_trim(span_take(parser));
+    struct str value = str_trim(http1_span_take(&parser->span));
     if (head->count >= HTTP1_FIELDS_MAX)
         return refuse(parser, "too many fields");
     if (memchr(value.at, '\0', value.size))
         return refuse(parser, "NUL in a field");
-    if (head->count == parser->capacity) {
-        size_t capacity = parser->capacity ? parser->capacity * 2 : 16;
-        struct http1_field *grown = arena_alloc(parser->arena, capacity * sizeof *grown);
-        if (head->count)
-            memcpy(grown, head->fields, head->count * sizeof *grown);
-        head->fields = grown;
-        parser->capacity = capacity;
-    }
-    head->fields[head->count++] = (struct http1_field){parser->name, value};
+    http1_fields_add(&head->fields, &head->count, &parser->capacity, parser->arena,
+                     (struct http1_field){parser->name, value});
     return 0;
 }
 
@@ -282,7 +250,7 @@ static void begin_head(struct http1_answer *parser)
     llhttp_reset(&parser->llhttp);
     parser->head = (struct http1_answer_head){0};
     parser->capacity = 0;
-    parser->span = (struct span){0};
+    parser->span = (struct http1_span){0};
     parser->phase = START;
     parser->again = false;
 }
@@ -383,9 +351,5 @@ const char *http1_answer_error(const struct http1_answer *parser)
 
 struct str http1_answer_header(const struct http1_answer_head *head, const char *name)
 {
-    struct str wanted = str_from(name);
-    for (size_t i = 0; i < head->count; i++)
-        if (str_equal_nocase(head->fields[i].name, wanted))
-            return head->fields[i].value;
-    return STR_NONE;
+    return http1_fields_find(head->fields, head->count, name);
 }

@@ -1,6 +1,7 @@
 /* Heads of requests: see http1_head.h; and what http1.h has for looking at their fields. */
 #include "proto/http1_head.h"
 
+#include "proto/http1_fields.h"
 #include "proto/url.h"
 
 /* The fields that say where a request ends and what becomes of its connection. */
@@ -43,11 +44,7 @@ struct refusal {
 
 struct str http1_header(const struct http1_head *head, const char *name)
 {
-    struct str wanted = str_from(name);
-    for (size_t i = 0; i < head->count; i++)
-        if (str_equal_nocase(head->fields[i].name, wanted))
-            return head->fields[i].value;
-    return STR_NONE;
+    return http1_fields_find(head->fields, head->count, name);
 }
 
 size_t http1_header_count(const struct http1_head *head, const char *name)

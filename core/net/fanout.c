@@ -126,8 +126,3 @@ void fanout_send(struct fanout *fanout, bool text, struct str payload)
     }
     uv_idle_start(&fanout->turn, on_turn);
 }
-
-size_t fanout_count(const struct fanout *fanout)
-{
-    return fanout->count;
-}

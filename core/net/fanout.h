@@ -29,6 +29,5 @@ void fanout_join(struct fanout *fanout, struct fanout_member *member, struct ws 
 /* Safe on a member that has left or never joined. */
 void fanout_leave(struct fanout_member *member);
 void fanout_send(struct fanout *fanout, bool text, struct str payload);
-size_t fanout_count(const struct fanout *fanout);
 
 #endif

@@ -89,6 +89,17 @@ static int refuse_body(struct http_request *request, int result)
     return result;
 }
 
+/* For more of it, or for its end. */
+static int wait_for_body(struct http_request *request)
+{
+    struct wait wait = WAIT_INIT;
+    request->body_waiter = &wait;
+    conn_body_asked(request->conn);
+    int result = wait_for(&wait, "body", CLOCK_NEVER);
+    request->body_waiter = NULL;
+    return result ? refuse_body(request, result) : 0;
+}
+
 int http_body(struct http_request *request, size_t max_bytes, struct str *body)
 {
     *body = STR("");
@@ -102,13 +113,9 @@ int http_body(struct http_request *request, size_t max_bytes, struct str *body)
     request->body_limit = max_bytes;
     send_continue(request);
     if (!request->body_done) {
-        struct wait wait = WAIT_INIT;
-        request->body_waiter = &wait;
-        conn_body_asked(request->conn);
-        int result = wait_for(&wait, "body", CLOCK_NEVER);
-        request->body_waiter = NULL;
+        int result = wait_for_body(request);
         if (result)
-            return refuse_body(request, result);
+            return result;
     }
     *body = buf_str(&request->body);
     return 0;
@@ -130,13 +137,9 @@ int http_body_piece(struct http_request *request, struct str *piece)
     while (request->body.size == 0 && !request->body_done) {
         if (request->body_error)
             return refuse_body(request, request->body_error);
-        struct wait wait = WAIT_INIT;
-        request->body_waiter = &wait;
-        conn_body_asked(request->conn);
-        int result = wait_for(&wait, "body", CLOCK_NEVER);
-        request->body_waiter = NULL;
+        int result = wait_for_body(request);
         if (result)
-            return refuse_body(request, result);
+            return result;
     }
     struct buf empty = request->piece;
     request->piece = request->body;
@@ -210,9 +213,7 @@ void http_answer(struct http_request *request, int status, struct str body)
     size_t before = out->size;
     put_head(request, out, status);
     if (status != 204 && status != 304) {
-        buf_add_literal(out, "Content-Length: ");
-        buf_add_u64(out, body.size);
-        buf_add_literal(out, "\r\n");
+        http1_put_length(out, body.size);
     }
     buf_add_literal(out, "\r\n");
     if (!is_head(request))
@@ -245,9 +246,7 @@ static void begin(struct http_request *request, int status, enum framing framing
     if (request->chunked)
         buf_add_literal(out, "Transfer-Encoding: chunked\r\n");
     if (framing == FRAMED_BY_LENGTH && status != 204) {
-        buf_add_literal(out, "Content-Length: ");
-        buf_add_u64(out, size);
-        buf_add_literal(out, "\r\n");
+        http1_put_length(out, size);
     }
     buf_add_literal(out, "\r\n");
     request->bytes = out->size - before;

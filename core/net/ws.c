@@ -49,11 +49,6 @@ void *ws_owner(const struct ws *ws)
     return ws->owner;
 }
 
-size_t ws_queued(const struct ws *ws)
-{
-    return stream_queued(ws->stream);
-}
-
 /* ---- the end ---- */
 
 static void drop(struct ws *ws, int code)

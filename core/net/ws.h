@@ -43,8 +43,6 @@ void *ws_owner(const struct ws *ws);
 void ws_send(struct ws *ws, bool text, struct str payload);
 /* Begins the closing handshake. Nothing is sent after it. */
 void ws_close(struct ws *ws, int code, struct str reason);
-/* Bytes that the peer has not taken yet. */
-size_t ws_queued(const struct ws *ws);
 
 /* A message for many: made into a frame once, and once more for each way of compressing it that is in use. */
 struct ws_message;

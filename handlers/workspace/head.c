@@ -246,11 +246,7 @@ void head_put_request(struct buf *out, const struct head_request *request)
                 http1_put_header(out, field->name, field->value);
             break;
         case COOKIE: put_cookies(out, field); break;
-        case LENGTH:
-            buf_add_literal(out, "Content-Length: ");
-            buf_add_u64(out, head->content_length);
-            buf_add_literal(out, "\r\n");
-            break;
+        case LENGTH: http1_put_length(out, head->content_length); break;
         case DROP:
         case SET_COOKIE:
         case SWITCH: break;
