@@ -99,7 +99,7 @@ def test_without_descriptors_stores_and_health_go_on(start_gateway):
         text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
         refused = next(line for line in text.splitlines() if 'why="descriptors"' in line)
         assert float(refused.split()[1]) > 100
-        before = cpu_seconds(serve.process.pid)
+        before = serve.cpu_s()
         begin = time.monotonic()
         served = [plain for plain in flood if not closed_already(plain)]
         assert 50 < len(served) < 256
@@ -108,7 +108,7 @@ def test_without_descriptors_stores_and_health_go_on(start_gateway):
         plain.sendall(f"GET /session HTTP/1.1\r\nHost: x\r\nX-API-Key: {client.key}\r\n\r\n".encode())
         assert plain.recv(12) == b"HTTP/1.1 200"
         time.sleep(1)  # what is measured is the CPU of a time in which nothing happens
-        assert cpu_seconds(serve.process.pid) - before < 0.5 * (time.monotonic() - begin)
+        assert serve.cpu_s() - before < 0.5 * (time.monotonic() - begin)
 
     def has_room():
         with contextlib.suppress(requests.exceptions.ConnectionError):
@@ -132,12 +132,6 @@ def closed_already(plain):
         plain.settimeout(10)
 
 
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
-
-
 @pytest.fixture(scope="module")
 def hasty(stores):
     yield from run_gateway(stores, settings(HEADER_TIMEOUT_SECONDS="1", BODY_TIMEOUT_SECONDS="1",
@@ -153,21 +147,30 @@ def answer_of(plain):
     return text
 
 
+@contextlib.contextmanager
+def dripping(plain, text, pause_s):
+    """Sends the text again and again, as long as the other side takes it."""
+    ended = threading.Event()
+
+    def drip():
+        with contextlib.suppress(OSError):
+            while not ended.wait(pause_s):
+                plain.sendall(text)
+    dripper = threading.Thread(target=drip)
+    dripper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        dripper.join()
+
+
 def test_a_header_that_comes_too_slowly_is_408(hasty):
     with socket.create_connection(where(hasty), timeout=20) as plain:
         plain.sendall(b"GET /livez HTTP/1.1\r\n")
         begin = time.monotonic()
-        ended = threading.Event()
-
-        def drip():
-            with contextlib.suppress(OSError):
-                while not ended.wait(0.2):
-                    plain.sendall(b"X-Drip: x\r\n")
-        dripper = threading.Thread(target=drip)
-        dripper.start()
-        answer = answer_of(plain)
-        ended.set()
-        dripper.join()
+        with dripping(plain, b"X-Drip: x\r\n", 0.2):
+            answer = answer_of(plain)
         assert answer.startswith(b"HTTP/1.1 408 ") and 0.8 < time.monotonic() - begin < 6
 
 
@@ -175,17 +178,8 @@ def test_a_body_below_the_rate_is_given_up_though_it_never_stops(hasty):
     before = metric(hasty, 'wakegate_connections_timed_out_total{what="body"}')
     with socket.create_connection(where(hasty), timeout=20) as plain:
         plain.sendall(b"POST /test/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
-        ended = threading.Event()
-
-        def drip():
-            with contextlib.suppress(OSError):
-                while not ended.wait(0.1):
-                    plain.sendall(b"x")
-        dripper = threading.Thread(target=drip)
-        dripper.start()
-        answer = answer_of(plain)
-        ended.set()
-        dripper.join()
+        with dripping(plain, b"x", 0.1):
+            answer = answer_of(plain)
         assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert metric(hasty, 'wakegate_connections_timed_out_total{what="body"}') == before + 1
 

@@ -131,6 +131,12 @@ class Part:
     def signal(self, number):
         self.process.send_signal(number)
 
+    def cpu_s(self):
+        """CPU time that it has taken so far."""
+        with open(f"/proc/{self.process.pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self):
         """As an operator does: SIGTERM, and the program ends by itself with status 0."""
         if self.alive():
@@ -262,6 +268,13 @@ class Gateway:
                 with open(f"/proc/{pid}/cmdline", "rb") as file:
                     found[int(pid)] = file.read().replace(b"\0", b" ").decode().strip()
         return found
+
+    def check_nobody_spins(self, seconds=3):
+        """For so long, every process takes less than half of one core."""
+        before = {part.name: part.cpu_s() for part in self.parts}
+        time.sleep(seconds)  # what is measured is the CPU of a time in which nothing happens
+        for part in self.parts:
+            assert part.cpu_s() - before[part.name] < seconds / 2, part.name
 
     def pods_started(self):
         return sum(len(part.log_lines("pod started")) for part in self.works)
