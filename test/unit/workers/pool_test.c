@@ -11,6 +11,7 @@
 #include "core/store/pg.h"
 #include "core/store/redis.h"
 #include "test/unit/support/services.h"
+#include "test/unit/support/until.h"
 #include "workers/ping.h"
 
 #include <errno.h>
@@ -78,14 +79,6 @@ static struct pool *open_pool(void)
     assert_non_null(pool);
     return pool;
 }
-
-#define UNTIL(condition)                                                                                     \
-    do {                                                                                                     \
-        uint64_t until_ns_ = clock_in_ms(30000);                                                             \
-        while (!(condition) && clock_now_ns() < until_ns_)                                                   \
-            assert_int_equal(fiber_sleep_ms(2), 0);                                                          \
-        assert_true(condition);                                                                              \
-    } while (0)
 
 static int64_t sql(const char *text)
 {

@@ -223,6 +223,13 @@ static void a_pod_that_is_gone_is_started_anew(void **state)
     beside_worker(lost_pod, false);
 }
 
+/* By one look at the row: two would be of different moments. */
+static bool has_later_pod(struct str id, uint64_t generation)
+{
+    struct instance row = row_of(id);
+    return row.state == INSTANCE_AWAKE && (uint64_t)row.generation > generation;
+}
+
 static void hung_pod(void)
 {
     struct str id = new_instance();
@@ -232,7 +239,7 @@ static void hung_pod(void)
     /* Nobody comes any more: it is looked after all the same. */
     visit_unreachable(visit);
     visit_close(visit);
-    UNTIL(row_of(id).state == INSTANCE_AWAKE && (uint64_t)row_of(id).generation > generation);
+    UNTIL(has_later_pod(id, generation));
 }
 
 static void a_pod_that_hangs_is_started_anew(void **state)

@@ -10,6 +10,7 @@
 #include "core/domain/visit.h"
 #include "core/run/sync.h"
 #include "test/unit/support/services.h"
+#include "test/unit/support/until.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -42,14 +43,6 @@ struct str new_instance(void);
 void ask_to_sleep(struct str id);
 /* The row as it is. */
 struct instance row_of(struct str id);
-
-#define UNTIL(condition)                                                                                     \
-    do {                                                                                                     \
-        uint64_t until_ns_ = clock_in_ms(30000);                                                             \
-        while (!(condition) && clock_now_ns() < until_ns_)                                                   \
-            assert_int_equal(fiber_sleep_ms(2), 0);                                                          \
-        assert_true(condition);                                                                              \
-    } while (0)
 
 /* Opens with 20 seconds of patience; must succeed. */
 struct visit *open_visit(struct str id, enum visit_kind kind);
