@@ -4,39 +4,34 @@
  */
 #include "proto/websocket_internal.h"
 
+#include "core/base/base64.h"
 #include "core/base/crypto.h"
 
 /* ---- the opening handshake ---- */
-
-static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 bool websocket_key_is_valid(struct str key)
 {
     enum { DIGITS = 22 };
     if (key.size != DIGITS + 2 || memcmp(key.at + DIGITS, "==", 2) != 0)
         return false;
-    for (size_t i = 0; i < DIGITS; i++)
-        if (!memchr(base64_digits, key.at[i], sizeof base64_digits - 1))
-            return false;
-    return true;
+    /* The four bits behind the 16 bytes may be anything: the key is only hashed. */
+    char digits[DIGITS + 2 + 1] = "......................AA";
+    unsigned char bytes[sizeof digits];
+    memcpy(digits, key.at, DIGITS);
+    return base64_decode(bytes, str_of(digits, DIGITS + 2)) >= 0;
 }
 
 void websocket_accept(struct str key, char out[WEBSOCKET_ACCEPT_SIZE])
 {
-    enum { SHA1_SIZE = 20 };
+    unsigned char digest[20];
     struct buf message = {0};
     buf_add_str(&message, key);
     buf_add_literal(&message, "258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    unsigned char digest[SHA1_SIZE + 1] = {0}; /* 7 groups of 3 bytes, the last of them not a part of it */
     crypto_sha1(digest, buf_str(&message));
     buf_clear(&message);
-    for (size_t i = 0; i < sizeof digest / 3; i++) {
-        unsigned group = (unsigned)digest[3 * i] << 16 | (unsigned)digest[3 * i + 1] << 8 | digest[3 * i + 2];
-        for (size_t k = 0; k < 4; k++)
-            out[4 * i + k] = base64_digits[group >> (18 - 6 * k) & 63];
-    }
-    out[WEBSOCKET_ACCEPT_SIZE - 2] = '=';
-    out[WEBSOCKET_ACCEPT_SIZE - 1] = '\0';
+    struct buf text = {.at = out, .capacity = WEBSOCKET_ACCEPT_SIZE};
+    base64_add(&text, str_of((const char *)digest, sizeof digest));
+    buf_add_char(&text, '\0');
 }
 
 /* ---- headers ---- */

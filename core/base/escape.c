@@ -99,6 +99,19 @@ void escape_json(struct buf *out, struct str text)
     buf_add_char(out, '"');
 }
 
+void escape_html(struct buf *out, struct str text)
+{
+    for (size_t i = 0; i < text.size; i++)
+        switch (text.at[i]) {
+        case '&': buf_add_literal(out, "&amp;"); break;
+        case '<': buf_add_literal(out, "&lt;"); break;
+        case '>': buf_add_literal(out, "&gt;"); break;
+        case '"': buf_add_literal(out, "&quot;"); break;
+        case '\'': buf_add_literal(out, "&#39;"); break;
+        default: buf_add_char(out, text.at[i]);
+        }
+}
+
 void escape_hex(char *out, const void *bytes, size_t size)
 {
     const unsigned char *at = bytes;

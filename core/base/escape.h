@@ -7,6 +7,9 @@
  * that what a peer sent can never break a log line or an answer. */
 void escape_json(struct buf *out, struct str text);
 
+/* Appends `text` so that it stands for itself in HTML, as an element's text or an attribute's value in quotes. */
+void escape_html(struct buf *out, struct str text);
+
 /* Lower-case hexadecimal; `out` has room for 2 * size + 1 and ends with a NUL. */
 void escape_hex(char *out, const void *bytes, size_t size);
 

@@ -1,6 +1,7 @@
 /* Workspaces' host names, links and cookies: see workspace.h. */
 #include "core/domain/workspace.h"
 
+#include "core/base/base64.h"
 #include "core/base/config.h"
 #include "core/base/crypto.h"
 #include "core/domain/instance.h"
@@ -16,21 +17,6 @@ void workspace_init(void)
 }
 
 /* ---- tokens ---- */
-
-/* RFC 4648 §5, without padding. */
-static void put_base64url(struct buf *out, const unsigned char *bytes, size_t size)
-{
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    unsigned held = 0;
-    unsigned bits = 0;
-    for (size_t i = 0; i < size; i++) {
-        held = held << 8 | bytes[i];
-        for (bits += 8; bits >= 6; bits -= 6)
-            buf_add_char(out, letters[held >> (bits - 6) & 63]);
-    }
-    if (bits)
-        buf_add_char(out, letters[held << (6 - bits) & 63]);
-}
 
 /* "68f00000.rIq…": the moment in hexadecimal, and the MAC over purpose, instance and moment as it is spelled. */
 static void put_token(struct buf *out, enum workspace_token kind, struct str instance_id, struct str until)
@@ -48,7 +34,7 @@ static void put_token(struct buf *out, enum workspace_token kind, struct str ins
     crypto_digest(mac, buf_str(&text), key);
     buf_add_str(out, until);
     buf_add_char(out, '.');
-    put_base64url(out, mac, sizeof mac);
+    base64url_add(out, str_of((const char *)mac, sizeof mac));
 }
 
 static const char hex_digits[] = "0123456789abcdef";

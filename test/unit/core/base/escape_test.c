@@ -100,6 +100,17 @@ static void percent_encoding_comes_back(void **state)
     buf_clear(&out);
 }
 
+static void html_stands_for_itself(void **state)
+{
+    (void)state;
+    struct buf out = {0};
+    escape_html(&out, STR("<a href=\"x\" title='y'>&amp; \xc3\xa9</a>"));
+    const char *wanted = "&lt;a href=&quot;x&quot; title=&#39;y&#39;&gt;&amp;amp; \xc3\xa9&lt;/a&gt;";
+    assert_int_equal(out.size, strlen(wanted));
+    assert_memory_equal(out.at, wanted, out.size);
+    buf_clear(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -109,6 +120,7 @@ int main(void)
         cmocka_unit_test(hex_is_lower_case),
         cmocka_unit_test(percent_decoding_refuses_bad_escapes),
         cmocka_unit_test(percent_encoding_comes_back),
+        cmocka_unit_test(html_stands_for_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
