@@ -145,27 +145,44 @@ static int load_file(const char *path, char *error, size_t error_size)
     return result;
 }
 
+/* Texts that are one of some words. */
+static const struct {
+    const char *const *value;
+    const char *name;
+    const char *words[5];
+    const char *said;
+} choices[] = {
+    {&loaded.log_level, "LOG_LEVEL", {"debug", "info", "warn", "error"}, "debug, info, warn or error"},
+    {&loaded.pod_sandbox, "POD_SANDBOX", {"auto", "on", "off"}, "auto, on or off"},
+    {&loaded.jwt_algorithm, "JWT_ALGORITHM", {"HS256", "EdDSA"}, "HS256 or EdDSA"},
+};
+
+static bool is_one_of(const char *value, const char *const *words)
+{
+    for (; *words; words++)
+        if (strcmp(value, *words) == 0)
+            return true;
+    return false;
+}
+
 static int check(char *error, size_t error_size)
 {
-    static const char *const levels[] = {"debug", "info", "warn", "error"};
-    static const char *const sandboxes[] = {"auto", "on", "off"};
-    bool level_known = false;
-    bool sandbox_known = false;
-    for (size_t i = 0; i < ARRAY_SIZE(levels); i++)
-        level_known |= strcmp(config->log_level, levels[i]) == 0;
-    for (size_t i = 0; i < ARRAY_SIZE(sandboxes); i++)
-        sandbox_known |= strcmp(config->pod_sandbox, sandboxes[i]) == 0;
-    if (!level_known)
-        snprintf(error, error_size, "LOG_LEVEL must be debug, info, warn or error, not \"%.40s\"",
-                 config->log_level);
-    else if (!sandbox_known)
-        snprintf(error, error_size, "POD_SANDBOX must be auto, on or off, not \"%.40s\"",
-                 config->pod_sandbox);
-    else if (config->encryption_key[0] && strlen(config->encryption_key) < 32)
-        snprintf(error, error_size, "ENCRYPTION_KEY must have at least 32 characters");
-    else
-        return 0;
-    return -EINVAL;
+    for (size_t i = 0; i < ARRAY_SIZE(choices); i++) {
+        if (is_one_of(*choices[i].value, choices[i].words))
+            continue;
+        snprintf(error, error_size, "%s must be %s, not \"%.40s\"", choices[i].name, choices[i].said,
+                 *choices[i].value);
+        return -EINVAL;
+    }
+    for (size_t i = 0; i < setting_count; i++) {
+        size_t size = owned[i] ? strlen(owned[i]) : 0;
+        if (settings[i].type != SETTING_SECRET || size == 0 || size >= (size_t)settings[i].least)
+            continue;
+        snprintf(error, error_size, "%s must have at least %lld characters", settings[i].name,
+                 (long long)settings[i].least);
+        return -EINVAL;
+    }
+    return 0;
 }
 
 int config_load(const char *env_file, char *error, size_t error_size)

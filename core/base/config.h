@@ -14,7 +14,7 @@
 
 enum setting_type {
     SETTING_TEXT,
-    SETTING_SECRET, /* a text that is never shown */
+    SETTING_SECRET, /* a text that is never shown; empty or of `least` bytes at least */
     SETTING_NUMBER,
     SETTING_SWITCH, /* 1/0, true/false, on/off */
 };
@@ -32,12 +32,21 @@ enum setting_type {
     X(TEXT,   base_domain,           "BASE_DOMAIN",                "localhost",     0, 0,                  "Domain under which workspaces and users get their host names") \
     X(SECRET, database_url,          "DATABASE_URL",               "",              0, 0,                  "PostgreSQL, as a libpq URL") \
     X(SECRET, redis_url,             "REDIS_URL",                  "",              0, 0,                  "Redis: redis://[user:password@]host:port[/db] or unix:///path[?db=n]") \
-    X(SECRET, encryption_key,        "ENCRYPTION_KEY",             "",              0, 0,                  "Operator's secret, at least 32 characters: API keys are hashed under it") \
+    X(SECRET, encryption_key,        "ENCRYPTION_KEY",             "",              32, 0,                  "Operator's secret, at least 32 characters: what is secret at rest is sealed under it") \
+    X(SECRET, jwt_secret,            "JWT_SECRET",                 "",              32, 0,                  "Secret of log-ins' tokens (JWT), at least 32 characters; empty: made from ENCRYPTION_KEY") \
+    X(TEXT,   jwt_algorithm,         "JWT_ALGORITHM",              "HS256",         0, 0,                  "Their algorithm: HS256 or EdDSA") \
+    X(SECRET, admin_token,           "ADMIN_TOKEN",                "",              32, 0,                  "Bearer token of the operator API (/admin/v1), at least 32 characters; empty: there is none") \
+    X(TEXT,   public_url,            "PUBLIC_URL",                 "",              0, 0,                  "https://name under which clients know this server, for OAuth's issuer; empty: as each request has it") \
     X(TEXT,   cors_origins,          "CORS_ORIGINS",               "",              0, 0,                  "Origins that browsers may call from, separated by commas, or *") \
     X(TEXT,   trusted_proxies,       "TRUSTED_PROXIES",            "",              0, 0,                  "Addresses or networks (CIDR) whose X-Forwarded-For counts") \
     X(SECRET, metrics_token,         "METRICS_TOKEN",              "",              0, 0,                  "Bearer token for GET /metrics; empty: only METRICS_LISTEN serves it") \
     X(TEXT,   metrics_listen,        "METRICS_LISTEN",             "",              0, 0,                  "address:port of the operator's own listener: /metrics without a token (serve and work), and health (serve)") \
     X(NUMBER, session_rate,          "SESSION_RATE_PER_MINUTE",    "100",           1, 1000000000,         "Requests a minute and client address on the session surface") \
+    X(NUMBER, address_rate,          "ADDRESS_RATE_PER_MINUTE",    "6000",          1, 1000000000,         "Requests a minute and client address on the inference and OAuth routes, whatever the plan") \
+    X(NUMBER, login_rate,            "LOGIN_RATE_PER_MINUTE",      "20",            1, 1000000000,         "Log-ins a minute and client address") \
+    X(NUMBER, register_rate,         "REGISTER_RATE_PER_HOUR",     "20",            1, 1000000000,         "Registrations an hour and client address") \
+    X(NUMBER, password_hashes,       "PASSWORD_HASHES",            "2",             1, 64,                 "Passwords hashed at once (19 MiB and a core each); more wait their turn, and soon are refused") \
+    X(NUMBER, audit_days,            "AUDIT_DAYS",                 "365",           1, 36500,              "Days that audit records are kept") \
     X(NUMBER, idle_timeout_s,        "IDLE_TIMEOUT_SECONDS",       "120",           1, 31536000,           "Seconds without activity after which a pod is put to sleep") \
     X(NUMBER, max_body_bytes,        "MAX_BODY_BYTES",             "1048576",       1024, 1073741824,      "Largest JSON body") \
     X(NUMBER, max_connections,       "MAX_CONNECTIONS",            "20000",         16, 10000000,          "Client connections in all; more are closed at once") \

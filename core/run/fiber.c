@@ -85,6 +85,7 @@ struct fiber {
     bool is_ready;
     bool suspended;
     unsigned valgrind_id;
+    void *slots[FIBER_SLOTS];
 #if defined(__SANITIZE_ADDRESS__)
     void *fake_stack;
     void *loop_fake_stack;
@@ -176,6 +177,7 @@ static struct fiber *fiber_take(struct loop *loop, const char *name, fiber_run *
         fiber = fiber_new(loop);
     }
     fiber->name = name;
+    memset(fiber->slots, 0, sizeof fiber->slots);
     fiber->run = run;
     fiber->arg = arg;
     fiber->holds = 0;
@@ -304,6 +306,17 @@ static struct fiber *self_checked(void)
     struct fiber *fiber = fiber_self();
     MAGIC_CHECK(fiber, FIBER_MAGIC);
     return fiber;
+}
+
+void fiber_slot_set(enum fiber_slot slot, void *value)
+{
+    self_checked()->slots[slot] = value;
+}
+
+void *fiber_slot_get(enum fiber_slot slot)
+{
+    struct fiber *fiber = fiber_self();
+    return fiber ? fiber->slots[slot] : NULL;
 }
 
 void fiber_set_name(const char *name)

@@ -87,6 +87,12 @@ int wait_for(struct wait *wait, const char *what, uint64_t deadline_ns) MUST_USE
 /* From a callback or another fiber of the same loop. The first call counts. */
 void wait_done(struct wait *wait, int result);
 
+/* A word that modules keep with the running fiber, each its own; NULL at the start of a fiber. The owner frees what it holds
+ * before the fiber ends. */
+enum fiber_slot { FIBER_PG_SCOPE, FIBER_AUDIT, FIBER_SLOTS };
+void fiber_slot_set(enum fiber_slot slot, void *value);
+void *fiber_slot_get(enum fiber_slot slot); /* NULL in a callback */
+
 /* Frees the pooled stacks of the loop; called by loop_close. */
 void fiber_pool_clear(struct loop *loop);
 

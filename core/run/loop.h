@@ -26,6 +26,8 @@ enum loop_slot {
     LOOP_LIMIT,
     LOOP_BELL,
     LOOP_KEYS,
+    LOOP_LOGINS,
+    LOOP_TOKENS,
     LOOP_GATE,
     LOOP_SLOTS
 };

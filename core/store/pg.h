@@ -73,6 +73,8 @@ struct str pg_str(const struct pg_rows *rows, size_t row, int column);
 /* Aborts on what is no integer: columns are ours. NULL gives 0. */
 int64_t pg_i64(const struct pg_rows *rows, size_t row, int column);
 bool pg_bool(const struct pg_rows *rows, size_t row, int column);
+/* A bytea, in the arena; STR_NONE for NULL. */
+struct str pg_bytes(struct arena *arena, const struct pg_rows *rows, size_t row, int column);
 
 /* Begins to connect to config->database_url; reconnects with backoff for as long as it is open. A URL that
  * libpq can't read is -EINVAL with a line in `error` without the URL. */
@@ -114,6 +116,23 @@ int pg_begin(struct pg_tx **tx) MUST_USE;
 int pg_query(struct pg_tx *tx, const struct pg_statement *statement, const struct pg_value *values,
              size_t count, struct pg_rows **rows) MUST_USE;
 int pg_end(struct pg_tx *tx, int result) MUST_USE;
+
+/*
+ * A scope: from pg_scope_open to pg_scope_close every pg_write, pg_read, pg_begin … pg_end of the running fiber is part of one
+ * transaction (each behind a savepoint, so that one that fails leaves the others), and nothing is committed before the
+ * scope is closed. For what must be one with the effect of code that knows nothing of it. Not nested.
+ */
+int pg_scope_open(void) MUST_USE; /* waits for a connection of the pool */
+/* As pg_end, but that it waits for a rollback, too; what pg_after_commit was given runs after a commit, in order, and is
+ * dropped otherwise. */
+int pg_scope_close(int result) MUST_USE;
+bool pg_in_scope(void);
+/* Runs `run(arg)` once what the fiber has written is committed: at once without a scope, which is after its pg_write. For
+ * bells and snapshots that must not tell of what is not so yet. `arg` lives until the scope is closed (an arena's that does).
+ * It must not wait. */
+void pg_after_commit(void (*run)(void *arg), void *arg);
+/* Memory that lives until the scope is closed; NULL without one. */
+struct arena *pg_scope_arena(void);
 
 /* ---- migrations (core/store/migrate.c) ---- */
 

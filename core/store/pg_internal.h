@@ -12,6 +12,7 @@
  *     pg_read.c       the lane of reads
  *     pg_write.c      the lane of writes: group commit
  *     pg_tx.c         the pool and transactions
+ *     pg_scope.c      a transaction around other code's reads and writes
  */
 #ifndef CORE_STORE_PG_INTERNAL_H
 #define CORE_STORE_PG_INTERNAL_H
@@ -240,6 +241,41 @@ void pg_pool_serve(struct pg *pg);
 /* All who wait get -ENOTCONN. */
 void pg_pool_refuse(struct pg *pg);
 void pg_pool_close(struct pg *pg);
+
+enum { PG_TX_MAGIC = 0x70677478 };
+
+struct pg_tx {
+    unsigned magic;
+    struct pg *pg;
+    struct pg_tx *outer;  /* it is a part of that one (pg_scope.c), and has no connection of its own */
+    struct pg_conn *conn; /* NULL once it is lost */
+    struct pg_request begin;
+    struct pg_request before;  /* what goes along with the statement under way: nobody waits for it, but */
+    struct pg_request after;   /* where one of them fails, so has the transaction */
+    struct pg_request request; /* the statement under way */
+    int failed;                /* the first error: nothing is sent any more */
+    bool begun;
+    bool committing;
+};
+
+/* What pg_begin and pg_end do without a scope. */
+int pg_tx_begin(struct pg_tx **tx) MUST_USE;
+int pg_tx_end(struct pg_tx *tx, int result) MUST_USE;
+/* One statement, and in the same round trip `before` and `after` (NULL: none). Waits. Sets tx->failed when the fiber left
+ * or the connection is lost, so that nobody knows what the transaction is like; after another error it can go on from a
+ * savepoint. */
+int pg_tx_run(struct pg_tx *tx, const struct pg_statement *before, const struct pg_statement *statement,
+              const struct pg_value *values, size_t count, const struct pg_statement *after,
+              struct pg_rows **rows) MUST_USE;
+
+/* ---- pg_scope.c: what the calls of pg.h do in a scope ---- */
+
+int pg_scope_call(const struct pg_statement *statement, const struct pg_value *values, size_t count,
+                  struct pg_rows **rows) MUST_USE;
+int pg_scope_begin(struct pg_tx **tx) MUST_USE;
+int pg_scope_query(struct pg_tx *tx, const struct pg_statement *statement, const struct pg_value *values,
+                   size_t count, struct pg_rows **rows) MUST_USE;
+int pg_scope_end(struct pg_tx *tx, int result) MUST_USE;
 
 /* ---- pg.c ---- */
 

@@ -81,5 +81,7 @@ const struct pg_role pg_read_role = {
 int pg_read(const struct pg_statement *statement, const struct pg_value *values, size_t count,
             struct pg_rows **rows)
 {
+    if (pg_in_scope())
+        return pg_scope_call(statement, values, count, rows);
     return pg_lane_call(&pg_self()->read, "read", -ETIMEDOUT, statement, values, count, rows);
 }

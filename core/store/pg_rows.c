@@ -66,6 +66,26 @@ bool pg_bool(const struct pg_rows *rows, size_t row, int column)
     return word.at && word.at[0] == 't';
 }
 
+static unsigned hex_value(char digit)
+{
+    return (unsigned)(digit <= '9' ? digit - '0' : digit - 'a' + 10);
+}
+
+/* "\x" and digits: pg_settings asks for them. */
+struct str pg_bytes(struct arena *arena, const struct pg_rows *rows, size_t row, int column)
+{
+    struct str digits = pg_str(rows, row, column);
+    if (!digits.at)
+        return STR_NONE;
+    CHECK(str_starts(digits, STR("\\x")) && digits.size % 2 == 0);
+    size_t size = digits.size / 2 - 1;
+    char *bytes = arena_alloc(arena, size + 1);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (char)(hex_value(digits.at[2 * i + 2]) << 4 | hex_value(digits.at[2 * i + 3]));
+    bytes[size] = '\0';
+    return str_of(bytes, size);
+}
+
 /* ---- failures ---- */
 
 /* The first row whose prefix fits. */

@@ -17,18 +17,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { TX_MAGIC = 0x70677478, CLEAN_MS = 1000, RETRY_FIRST_MS = 50, RETRY_DOUBLINGS_MAX = 5 };
-
-struct pg_tx {
-    unsigned magic;
-    struct pg *pg;
-    struct pg_conn *conn; /* NULL once it is lost */
-    struct pg_request begin;
-    struct pg_request request; /* the statement under way */
-    int failed;                /* the first error: nothing is sent any more */
-    bool begun;
-    bool committing;
-};
+enum { CLEAN_MS = 1000, RETRY_FIRST_MS = 50, RETRY_DOUBLINGS_MAX = 5 };
 
 struct pg_place {
     struct link link;
@@ -187,6 +176,8 @@ static void tx_answer(struct pg_conn *conn, struct pg_request *request, PGresult
     if (code && !skipped && current->result == 0) {
         pg_log_failure(request->statement->name, result);
         current->result = pg_result_is_stale(result) ? -EAGAIN : code;
+        if (request != current)
+            conn->tx->failed = current->result;
     }
     PQclear(result);
 }
@@ -255,7 +246,7 @@ static int take_connection(struct pg *pg, struct pg_conn **conn)
     return result;
 }
 
-int pg_begin(struct pg_tx **tx)
+int pg_tx_begin(struct pg_tx **tx)
 {
     struct pg *pg = pg_self();
     *tx = NULL;
@@ -271,12 +262,17 @@ int pg_begin(struct pg_tx **tx)
         return pg_note(result);
     }
     struct pg_tx *begun = mem_zalloc(sizeof *begun);
-    MAGIC_SET(begun, TX_MAGIC);
+    MAGIC_SET(begun, PG_TX_MAGIC);
     begun->pg = pg;
     begun->conn = conn;
     conn->tx = begun;
     *tx = begun;
     return 0;
+}
+
+int pg_begin(struct pg_tx **tx)
+{
+    return pg_in_scope() ? pg_scope_begin(tx) : pg_tx_begin(tx);
 }
 
 static struct pg_request request_of(const struct pg_statement *statement)
@@ -290,7 +286,9 @@ static void let_go(struct pg_tx *tx, int why)
     if (!tx->conn)
         return;
     pg_conn_forget(tx->conn, &tx->begin);
+    pg_conn_forget(tx->conn, &tx->before);
     pg_conn_forget(tx->conn, &tx->request);
+    pg_conn_forget(tx->conn, &tx->after);
     if (why != -ETIMEDOUT)
         return;
     LOG(WARN, "statement got no answer in time", LOG_TEXT("statement", tx->request.statement->name));
@@ -299,16 +297,24 @@ static void let_go(struct pg_tx *tx, int why)
         pg_conn_break(tx->conn, "no answer");
 }
 
+static void send_along(struct pg_conn *conn, struct pg_request *request, const struct pg_statement *statement)
+{
+    if (!statement)
+        return;
+    *request = request_of(statement);
+    pg_conn_send(conn, request);
+}
+
 /* Sends the statement that is in tx->request and waits for it. */
-static int run(struct pg_tx *tx, struct arena *scratch)
+static int run(struct pg_tx *tx, const struct pg_statement *before, const struct pg_statement *after,
+               struct arena *scratch)
 {
     struct pg_conn *conn = tx->conn;
-    if (!tx->begun) {
-        tx->begin = request_of(&begin_statement);
-        pg_conn_send(conn, &tx->begin);
-        tx->begun = true;
-    }
+    send_along(conn, &tx->begin, tx->begun ? NULL : &begin_statement);
+    tx->begun = true;
+    send_along(conn, &tx->before, before);
     pg_conn_send(conn, &tx->request);
+    send_along(conn, &tx->after, after);
     pg_conn_sync(conn);
     pg_conn_push(conn);
     arena_clear(scratch); /* libpq has copied the values */
@@ -317,6 +323,7 @@ static int run(struct pg_tx *tx, struct arena *scratch)
         let_go(tx, result);
         if (tx->committing)
             result = -ECONNRESET;
+        tx->failed = result;
     }
     if (result) {
         PQclear(tx->request.rows);
@@ -325,30 +332,39 @@ static int run(struct pg_tx *tx, struct arena *scratch)
     return result;
 }
 
-int pg_query(struct pg_tx *tx, const struct pg_statement *statement, const struct pg_value *values,
-             size_t count, struct pg_rows **rows)
+int pg_tx_run(struct pg_tx *tx, const struct pg_statement *before, const struct pg_statement *statement,
+              const struct pg_value *values, size_t count, const struct pg_statement *after,
+              struct pg_rows **rows)
 {
-    MAGIC_CHECK(tx, TX_MAGIC);
-    if (rows)
-        *rows = NULL;
-    if (!tx->failed && fiber_canceled())
-        tx->failed = -ECANCELED;
-    if (tx->failed)
-        return pg_note(tx->failed);
     struct arena scratch;
     arena_init(&scratch);
     tx->request = request_of(statement);
     tx->request.count = (int)count;
     int result = pg_encode(&scratch, statement, values, count, &tx->request.values);
     if (result == 0)
-        result = run(tx, &scratch);
+        result = run(tx, before, after, &scratch);
     arena_clear(&scratch);
-    tx->failed = result;
     if (result == 0 && rows)
         *rows = pg_rows_of(tx->request.rows);
     else
         PQclear(tx->request.rows);
     tx->request.rows = NULL;
+    return result;
+}
+
+int pg_query(struct pg_tx *tx, const struct pg_statement *statement, const struct pg_value *values,
+             size_t count, struct pg_rows **rows)
+{
+    MAGIC_CHECK(tx, PG_TX_MAGIC);
+    if (rows)
+        *rows = NULL;
+    if (!tx->failed && fiber_canceled())
+        tx->failed = -ECANCELED;
+    if (tx->failed)
+        return pg_note(tx->failed);
+    int result = tx->outer ? pg_scope_query(tx, statement, values, count, rows)
+                           : pg_tx_run(tx, NULL, statement, values, count, NULL, rows);
+    tx->failed = result;
     return pg_note(result);
 }
 
@@ -360,7 +376,7 @@ static int commit(struct pg_tx *tx)
     tx->request = request_of(&commit_statement);
     tx->committing = true;
     fiber_hold();
-    int result = run(tx, &scratch);
+    int result = run(tx, NULL, NULL, &scratch);
     fiber_release();
     /* A COMMIT of a transaction that had failed is a rollback, and no error. */
     if (result == 0 && strcmp(PQcmdStatus(tx->request.rows), "COMMIT") != 0)
@@ -390,11 +406,8 @@ static void give_back(struct pg_conn *conn)
         pg_conn_after(conn, CLEAN_MS, on_unclean);
 }
 
-int pg_end(struct pg_tx *tx, int result)
+int pg_tx_end(struct pg_tx *tx, int result)
 {
-    if (!tx)
-        return result;
-    MAGIC_CHECK(tx, TX_MAGIC);
     struct pg *pg = tx->pg;
     if (result == 0)
         result = tx->failed;
@@ -412,4 +425,12 @@ int pg_end(struct pg_tx *tx, int result)
     free(tx);
     group_done(&pg->users);
     return result;
+}
+
+int pg_end(struct pg_tx *tx, int result)
+{
+    if (!tx)
+        return result;
+    MAGIC_CHECK(tx, PG_TX_MAGIC);
+    return tx->outer ? pg_scope_end(tx, result) : pg_tx_end(tx, result);
 }

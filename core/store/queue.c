@@ -149,6 +149,26 @@ int queue_ring_all(const struct queue_bell *bells, size_t count)
 
 static const struct pg_statement add = {"job_add", "SELECT job_add($1, $2, $3, $4, $5::jsonb, $6)"};
 
+static void ring_bell(void *arg)
+{
+    const struct queue_bell *bell = arg;
+    queue_ring(bell->kind, bell->tenant, bell->job_id);
+}
+
+/* Once it is committed, as queue_ring wants it. */
+static void ring_later(const struct queue_bell *bell)
+{
+    struct queue_bell own = *bell;
+    struct queue_bell *kept = &own;
+    struct arena *arena = pg_scope_arena();
+    if (arena) {
+        kept = arena_alloc(arena, sizeof *kept);
+        *kept = *bell;
+        kept->tenant = arena_str(arena, bell->tenant);
+    }
+    pg_after_commit(ring_bell, kept);
+}
+
 int queue_add(enum job_kind kind, struct str tenant, struct str key, struct str payload, uint64_t delay_ms,
               int64_t *job_id)
 {
@@ -162,7 +182,7 @@ int queue_add(enum job_kind kind, struct str tenant, struct str key, struct str 
     if (result == 0) {
         *job_id = pg_i64(rows, 0, 0);
         if (delay_ms == 0)
-            queue_ring(kind, tenant, *job_id);
+            ring_later(&(struct queue_bell){kind, tenant, *job_id});
         else
             metric_add_slot(M_JOBS_ADDED, kind, 1);
     }
