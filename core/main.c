@@ -20,7 +20,7 @@ static const struct {
     {"work", work_main, "the worker pool"},
     {"pod", pod_main, "the pod that comes along; listens on $PORT"},
     {"migrate", migrate_main, "bring the database's schema up to date"},
-    {"admin", admin_main, "keys, dead jobs and their redrive, queue measurements"},
+    {"admin", admin_main, "accounts, keys, OAuth clients, plans, bans, audit, jobs, another ENCRYPTION_KEY"},
     {"routes", routes_main, "every route that is served"},
     {"settings", settings_main, "every setting, as the README's table"},
     {"version", version_main, "the version"},

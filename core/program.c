@@ -6,6 +6,9 @@
 #include "core/base/crypto.h"
 #include "core/base/log.h"
 #include "core/domain/key.h"
+#include "core/domain/login.h"
+#include "core/domain/oauth.h"
+#include "core/domain/vault.h"
 #include "core/net/fetch.h"
 #include "core/net/stream.h"
 #include "core/run/sync.h"
@@ -31,6 +34,17 @@ bool program_settings(const char *program, const char *env_file)
         return true;
     fprintf(stderr, "wakegate %s: %s\n", program, error);
     return false;
+}
+
+bool program_can_open_stores(const char *program)
+{
+    const char *missing = !config->database_url[0]     ? "DATABASE_URL"
+                          : !config->redis_url[0]      ? "REDIS_URL"
+                          : !config->encryption_key[0] ? "ENCRYPTION_KEY"
+                                                       : NULL;
+    if (missing)
+        fprintf(stderr, "wakegate %s: %s must be set\n", program, missing);
+    return !missing;
 }
 
 static enum log_level log_level(void)
@@ -97,6 +111,8 @@ bool program_check_stores(const char *program)
         thread_run("migrations", check_migrations, &task);
         result = task.result;
     }
+    if (result == 0)
+        result = vault_open(task.error, sizeof task.error);
     if (result)
         fprintf(stderr, "wakegate %s: %s\n", program, task.error);
     return result == 0;
@@ -108,6 +124,8 @@ void program_close_stores(struct loop *loop)
     bell_close_loop(loop);
     limit_close_loop(loop);
     key_close_loop(loop);
+    login_close_loop(loop);
+    oauth_close_loop(loop);
     fetch_close_loop(loop);
     pg_close_loop(loop);
     redis_close_loop(loop);

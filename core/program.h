@@ -11,13 +11,16 @@
 /* Loads the settings; false after one line on stderr. */
 bool program_settings(const char *program, const char *env_file);
 
+/* Whether the settings without which no store can be opened are there; false after one line on stderr. */
+bool program_can_open_stores(const char *program);
+
 /* What a process that holds secrets does first: no core dumps of them, SIGPIPE ignored, the log begun. */
 void program_begin(const char *program);
 
 /* Opens the loop's connections to Redis and PostgreSQL; false after a line in the log. */
 bool program_open_stores(struct loop *loop);
-/* Waits until both are there and fit (Redis evicts nothing, the database is migrated); false after a line on
- * stderr. On a fiber. */
+/* Waits until both are there and fit (Redis evicts nothing, the database is migrated), and opens the vault; false after a
+ * line on stderr. On a fiber; once per process. */
 bool program_check_stores(const char *program);
 /* Waits. Closes all that modules keep in the loop's slots. On a fiber. */
 void program_close_stores(struct loop *loop);

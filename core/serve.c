@@ -12,6 +12,8 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/log.h"
+#include "core/domain/login.h"
+#include "core/domain/vault.h"
 #include "core/domain/visit.h"
 #include "core/domain/workspace.h"
 #include "core/net/stream.h"
@@ -21,7 +23,10 @@
 #include "core/run/fiber.h"
 #include "core/run/signal.h"
 #include "core/serve_tls.h"
+#include "handlers/inference/inference.h"
+#include "handlers/operator/operator.h"
 #include "handlers/ops/ops.h"
+#include "handlers/provision/provision.h"
 #include "handlers/session/session.h"
 #include "handlers/test/test.h"
 #include "handlers/workspace/workspace.h"
@@ -37,9 +42,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The tests' is the first, and left out unless it is asked for. */
-static const struct surface *const surfaces[] = {&surface_test, &surface_workspace, &surface_session,
-                                                 &surface_ops};
+/* The first one that has a path's prefix serves it. The tests' is left out unless it is asked for. */
+static const struct surface *const surfaces[] = {
+    &surface_test,     &surface_workspace, &surface_session, &surface_provision,
+    &surface_operator, &surface_inference, &surface_ops,
+};
 
 static int init_gate(char *error, size_t error_size)
 {
@@ -349,17 +356,6 @@ static bool run_all(void)
     return !first->failed;
 }
 
-static bool settings_are_fit(void)
-{
-    const char *missing = !config->database_url[0]     ? "DATABASE_URL"
-                          : !config->redis_url[0]      ? "REDIS_URL"
-                          : !config->encryption_key[0] ? "ENCRYPTION_KEY"
-                                                       : NULL;
-    if (missing)
-        fprintf(stderr, "wakegate serve: %s must be set\n", missing);
-    return !missing;
-}
-
 int serve_main(int argc, char **argv)
 {
     const char *env_file = NULL;
@@ -379,9 +375,9 @@ int serve_main(int argc, char **argv)
         return 0;
     }
     char error[512];
-    if (!program_settings("serve", env_file) || !settings_are_fit())
+    if (!program_settings("serve", env_file) || !program_can_open_stores("serve"))
         return 2;
-    if (init_gate(error, sizeof error)) {
+    if (init_gate(error, sizeof error) || login_init(error, sizeof error)) {
         fprintf(stderr, "wakegate serve: %s\n", error);
         return 2;
     }
@@ -400,6 +396,8 @@ int serve_main(int argc, char **argv)
     LOG(INFO, "stopped", LOG_BOOL("clean", fine));
     free(serve.reactors);
     gate_clear();
+    login_clear();
+    vault_close();
     log_close();
     config_clear();
     return fine ? 0 : 1;

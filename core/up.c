@@ -3,7 +3,7 @@
  *
  *     PostgreSQL ──▶ migrate ──┬──▶ serve ───────────────┬──▶ "Wakegate listens on ..."
  *     Redis ───────────────────┼──▶ work, work ...       │
- *                              └──▶ admin key create ────┘   (once)
+ *                              └──▶ admin demo ──────────┘   (once)
  *
  * Stopping goes the other way: serve answers what it has, the workers end their jobs, then the servers go. Every
  * child gets a signal when this process dies, so that none is left behind when it is killed. Pods are the
@@ -172,35 +172,40 @@ static int run_migrations(struct up *up)
     return result;
 }
 
-/* ---- the first key ---- */
+/* ---- credentials ---- */
 
-static int parse_key(struct str answer, struct arena *arena, struct str *key)
+/* Their answer goes through memory only: the file of credentials alone keeps them. */
+static int make_credentials(struct up *up, struct arena *arena, const char *names, const struct json **made)
 {
     const char *reason;
-    *key = json_string(json_member(json_read(arena, str_trim(answer), &reason), "key"));
-    if (key->size)
-        return 0;
-    up_say("can't make a key: `wakegate admin` did not answer with one");
-    return -EPROTO;
-}
-
-/* Its answer goes through memory only: the file of credentials alone keeps the key. */
-static int make_key(struct up *up, struct arena *arena, struct str *key)
-{
     struct buf answer = {0};
     char *log = up_path(up->place.log, "admin.log");
-    const char *argv[] = {"wakegate",         "admin",   "key",    "create", "--account", "demo",
-                          "--surface",        "session", "--name", "up",     "--json",    "--env-file",
-                          up->place.settings, NULL};
-    int result =
-        up_run("make a key", log, &(struct child_options){.program = up->program, .argv = argv}, &answer);
+    const char *argv[] = {"wakegate", "admin",  "demo",       "credentials",      "--names",
+                          names,      "--json", "--env-file", up->place.settings, NULL};
+    int result = up_run("make credentials", log,
+                        &(struct child_options){.program = up->program, .argv = argv}, &answer);
     free(log);
-    if (result == 0)
-        result = parse_key(buf_str(&answer), arena, key);
+    if (result == 0) {
+        *made = json_read(arena, str_trim(buf_str(&answer)), &reason);
+        if (json_type_of(*made) != JSON_OBJECT) {
+            up_say("can't make credentials: `wakegate admin` did not answer with them");
+            result = -EPROTO;
+        }
+    }
     if (answer.at)
         crypto_wipe(answer.at, answer.capacity);
     buf_clear(&answer);
     return result;
+}
+
+static bool wipe_member(struct str name, const struct json *value, void *arg)
+{
+    struct str text = json_string(value);
+    (void)name;
+    (void)arg;
+    if (text.size)
+        crypto_wipe((char *)(uintptr_t)text.at, text.size);
+    return true;
 }
 
 /* ---- starting ---- */
@@ -238,27 +243,21 @@ static int check_port(struct up *up)
     }
 }
 
-/* Folders, lock and settings; *needs_key when the database has no key that a client was told. */
-static int prepare(struct up *up, bool *needs_key)
+/* Folders, lock and settings; `missing` gets the names of credentials that are to be made. */
+static int prepare(struct up *up, struct buf *missing)
 {
     char error[UP_ERROR_SIZE];
-    bool new_secret = false;
-    bool have = false;
     int result = up_place_open(&up->place, up->options.data, error);
     if (result == 0)
-        result = up_settings_make(&up->place, &new_secret, error);
+        result = up_settings_make(&up->place, error);
     if (result == 0)
-        result = up_credentials_have_key(&up->place, &have, error);
+        result = up_credentials_missing(&up->place, up_postgres_is_new(&up->place), missing, error);
     if (result == 0)
         result = config_load(up->place.settings, error, sizeof error);
     if (result) {
         up_say("%s", error);
         return result;
     }
-    bool new_database = up_postgres_is_new(&up->place);
-    *needs_key = !have || new_secret || new_database;
-    if (new_secret && !new_database)
-        up_say("settings.env had no ENCRYPTION_KEY: there is a new one, and keys made before no longer work");
     up->port_file = up_path(up->place.run, "port");
     up->port = up->options.port >= 0 ? up->options.port : (int)config->port;
     return check_port(up);
@@ -276,7 +275,7 @@ static int start_servers(struct up *up)
     return result ? result : part_wait_started(&up->redis);
 }
 
-static int start_ours(struct up *up, struct arena *arena, bool needs_key, struct str *key)
+static int start_ours(struct up *up, struct arena *arena, const char *missing, const struct json **made)
 {
     set_part(up, &up->serve, &serve_kind, "serve", "serve.log");
     part_begin(&up->serve);
@@ -284,7 +283,7 @@ static int start_ours(struct up *up, struct arena *arena, bool needs_key, struct
         set_part(up, &up->workers[i], &work_kind, "work", "work.log");
         part_begin(&up->workers[i]);
     }
-    int result = needs_key ? make_key(up, arena, key) : 0;
+    int result = missing ? make_credentials(up, arena, missing, made) : 0;
     if (result == 0)
         result = part_wait_started(&up->serve);
     /* A worker gives no sign of being ready; one with bad settings has ended by now. */
@@ -326,12 +325,12 @@ static void tell(struct up *up, struct str url)
     buf_clear(&text);
 }
 
-static int publish(struct up *up, struct str key)
+static int publish(struct up *up, const struct json *made)
 {
     char error[UP_ERROR_SIZE];
     struct buf url = {0};
     up_listen_url(&up->listen, is_secure(), &url);
-    int result = up_credentials_save(&up->place, buf_str(&url), key, error);
+    int result = up_credentials_save(&up->place, buf_str(&url), made, error);
     if (result)
         up_say("%s", error);
     else
@@ -343,18 +342,19 @@ static int publish(struct up *up, struct str key)
 static int start_all(struct up *up)
 {
     struct arena arena;
-    struct str key = STR_NONE;
-    bool needs_key = false;
+    struct buf missing = {0};
+    const struct json *made = NULL;
     arena_init(&arena);
-    int result = prepare(up, &needs_key);
+    int result = prepare(up, &missing);
+    buf_add_char(&missing, '\0');
     if (result == 0)
         result = start_servers(up);
     if (result == 0)
-        result = start_ours(up, &arena, needs_key, &key);
+        result = start_ours(up, &arena, missing.at[0] ? missing.at : NULL, &made);
     if (result == 0)
-        result = publish(up, key);
-    if (key.size)
-        crypto_wipe((char *)(uintptr_t)key.at, key.size);
+        result = publish(up, made);
+    json_each(made, wipe_member, NULL);
+    buf_clear(&missing);
     arena_clear(&arena);
     return result;
 }

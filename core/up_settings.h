@@ -3,6 +3,7 @@
 
 #include "core/base/str.h"
 #include "core/up_place.h"
+#include "proto/json.h"
 
 /*
  * The two files of `wakegate up`: settings.env, which serve, work, migrate and admin read, and credentials.env, for
@@ -15,15 +16,17 @@
  */
 void up_settings_own_environment(void);
 
-/* Makes settings.env at the first start and brings the URLs in it up to date. Sets *is_new when the
- * ENCRYPTION_KEY, and with it every key hashed under it, is a new one. 0, or an error with a line in `error`. */
-int up_settings_make(const struct up_place *place, bool *is_new, char error[UP_ERROR_SIZE]) MUST_USE;
+/* Makes settings.env at the first start and brings the URLs in it up to date. 0, or an error with a line in `error`: also
+ * when there is a database and the ENCRYPTION_KEY that its secrets are sealed under is gone. */
+int up_settings_make(const struct up_place *place, char error[UP_ERROR_SIZE]) MUST_USE;
 
-/* 0 and whether credentials.env has a session key, or an error with a line in `error`. */
-int up_credentials_have_key(const struct up_place *place, bool *have, char error[UP_ERROR_SIZE]) MUST_USE;
+/* Appends the names of what `wakegate admin demo credentials` is to make, separated by spaces: what credentials.env
+ * lacks, or all of it for a new database. 0, or an error with a line in `error`. */
+int up_credentials_missing(const struct up_place *place, bool new_database, struct buf *names,
+                           char error[UP_ERROR_SIZE]) MUST_USE;
 
-/* Writes credentials.env: the URL, and the key unless it is absent: then the one in the file stays. */
-int up_credentials_save(const struct up_place *place, struct str url, struct str key,
+/* Writes credentials.env: URL, ADMIN_TOKEN, and what was made (NULL: nothing); the rest of the file stays. */
+int up_credentials_save(const struct up_place *place, struct str url, const struct json *made,
                         char error[UP_ERROR_SIZE]) MUST_USE;
 
 #endif

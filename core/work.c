@@ -8,6 +8,7 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/log.h"
+#include "core/domain/vault.h"
 #include "core/net/stream.h"
 #include "core/options.h"
 #include "core/program.h"
@@ -16,6 +17,7 @@
 #include "workers/deliver.h"
 #include "workers/ping.h"
 #include "workers/pods/driver.h"
+#include "workers/forget.h"
 #include "workers/pool.h"
 #include "workers/scale.h"
 #include "workers/sweep.h"
@@ -53,6 +55,7 @@ static void close_worker(void *unused)
         pool_drain(work.pool, clock_in_ms((uint64_t)config->drain_s * 1000));
     if (work.sweeping) {
         sweep_close();
+        forget_close();
         if (work.stop_pods)
             sweep_stop_pods();
     }
@@ -100,6 +103,7 @@ static bool open_all(void)
     work.driver_open = true;
     scale_use(work.driver);
     sweep_open(&work.loop, work.driver);
+    forget_open(&work.loop);
     work.sweeping = true;
     work.pool = pool_open(&work.loop, handlers, ARRAY_SIZE(handlers), error, sizeof error);
     if (!work.pool)
@@ -122,14 +126,11 @@ static void start(void *unused)
 
 static bool settings_are_fit(void)
 {
-    const char *missing = !config->database_url[0] ? "DATABASE_URL"
-                          : !config->redis_url[0]  ? "REDIS_URL"
-                                                   : NULL;
-    if (missing)
-        fprintf(stderr, "wakegate work: %s must be set\n", missing);
-    else if (!scale_ports_are_fit())
+    if (!program_can_open_stores("work"))
+        return false;
+    if (!scale_ports_are_fit())
         fputs("wakegate work: POD_PORT_RANGE must be FIRST-LAST, within 1-65535\n", stderr);
-    return !missing && scale_ports_are_fit();
+    return scale_ports_are_fit();
 }
 
 int work_main(int argc, char **argv)
@@ -169,6 +170,7 @@ int work_main(int argc, char **argv)
     }
     loop_run(&work.loop);
     loop_close(&work.loop);
+    vault_close();
     LOG(INFO, "stopped", LOG_BOOL("clean", !work.failed));
     log_close();
     config_clear();

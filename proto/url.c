@@ -166,17 +166,33 @@ static bool name_is(struct str spelled, struct str wanted)
     return spelled.size == 0 && wanted.size == 0;
 }
 
-bool url_query(struct arena *arena, struct str query, const char *name, struct str *value)
+/* Takes parameters off the front of *query up to the next of this name; `value` is as it is spelled. */
+static bool next_parameter(struct str *query, struct str name, struct str *value)
 {
-    struct str wanted = str_from(name);
     struct str pair;
-    while (str_split(&query, '&', &pair)) {
+    while (str_split(query, '&', &pair)) {
         const char *equals = pair.size ? memchr(pair.at, '=', pair.size) : NULL;
         size_t end = equals ? (size_t)(equals - pair.at) : pair.size;
-        if (name_is(str_of(pair.at, end), wanted))
-            return decode(arena, str_from_index(pair, equals ? end + 1 : end), true, value) == 0;
+        *value = str_from_index(pair, equals ? end + 1 : end);
+        if (name_is(str_of(pair.at, end), name))
+            return true;
     }
     return false;
+}
+
+bool url_query(struct arena *arena, struct str query, const char *name, struct str *value)
+{
+    struct str spelled;
+    return next_parameter(&query, str_from(name), &spelled) && decode(arena, spelled, true, value) == 0;
+}
+
+size_t url_query_count(struct str query, const char *name)
+{
+    struct str spelled;
+    size_t count = 0;
+    while (next_parameter(&query, str_from(name), &spelled))
+        count++;
+    return count;
 }
 
 /* ---- authorities ---- */

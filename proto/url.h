@@ -44,6 +44,9 @@ int url_decode_segment(struct arena *arena, struct str segment, struct str *out)
  */
 bool url_query(struct arena *arena, struct str query, const char *name, struct str *value);
 
+/* How many parameters of this name the text has, whatever their values: for names that may come once only. */
+size_t url_query_count(struct str query, const char *name);
+
 /*
  * Splits a Host field or the authority of a target: a registered name of letters, digits and "-._~", an IPv4
  * address or an IPv6 address in brackets, then perhaps ":port". `name` points into `host`, an IPv6 address without

@@ -26,6 +26,7 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
     X(M_BYTES_OUT,          COUNTER,   "wakegate_sent_bytes_total",            NULL,      "Bytes written to clients") \
     X(M_LIMITED,            COUNTER,   "wakegate_limited_total",               NULL,      "Requests refused by a rate limit") \
     X(M_LIMIT_LOCAL,        COUNTER,   "wakegate_limit_local_total",           NULL,      "Rate limit decisions made without Redis, because it was away") \
+    X(M_LIMIT_ROUNDS,       COUNTER,   "wakegate_limit_round_trips_total",     NULL,      "Times that Redis was asked about rate limits") \
     X(M_FIBERS,             GAUGE,     "wakegate_fibers",                      NULL,      "Living fibers") \
     X(M_REDIS_COMMANDS,     COUNTER,   "wakegate_redis_commands_total",        NULL,      "Commands sent to Redis") \
     X(M_REDIS_FLUSHES,      COUNTER,   "wakegate_redis_writes_total",          NULL,      "Batches of commands written to Redis") \

@@ -74,6 +74,17 @@ int delivery_next(struct arena *arena, const struct delivery *delivery, struct m
     return found ? 0 : -ENOENT;
 }
 
+struct ring {
+    struct str address;
+    struct str message_id;
+};
+
+static void ring(void *arg)
+{
+    const struct ring *bell = arg;
+    bell_ring(bell->address, bell->message_id);
+}
+
 static int record(struct arena *arena, const struct delivery *delivery, struct message *message, bool keep,
                   int64_t *left)
 {
@@ -94,8 +105,9 @@ static int record(struct arena *arena, const struct delivery *delivery, struct m
     if (result)
         return result == -ENOENT ? -ESTALE : result;
     *left = instance.queued;
-    if (notify.size)
-        bell_ring(notify, message->id);
+    struct ring *bell = arena_alloc(arena, sizeof *bell);
+    *bell = (struct ring){notify, message->id};
+    pg_after_commit(ring, bell);
     return 0;
 }
 

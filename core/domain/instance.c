@@ -3,6 +3,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/id.h"
+#include "core/domain/audit.h"
 #include "core/domain/instance_internal.h"
 #include "core/store/bell.h"
 #include "core/store/redis.h"
@@ -14,27 +15,30 @@ enum { ID_LEAST = 8 };
 static const char *const state_names[] = {"asleep", "waking", "awake", "draining", "failed"};
 
 static const struct pg_statement sql_create = {
-    "instance_create", "INSERT INTO instance (id, surface, account_id, user_id) "
-                       "VALUES ($1::text, $2::text, $3::bigint, $4::text) RETURNING " INSTANCE_COLUMNS("")};
+    "instance_create",
+    "WITH i AS (INSERT INTO instance (id, surface, account_id, user_id) "
+    "VALUES ($1::text, $2::text, $3::bigint, $4::text) RETURNING *)" //
+    AUDIT("$5", "session.create", "i", "account_id", "id") "SELECT " INSTANCE_COLUMNS("") " FROM i"};
 static const struct pg_statement sql_wake = {
     "instance_wake",
     "WITH i AS (UPDATE instance SET desired = 1, woken = true, last_activity = now(), version = version + 1 "
     "WHERE id = $1::text AND account_id = $2::bigint AND deleted_at IS NULL "
-    "AND NOT (state = 'failed' AND state_at > now() - $3::bigint * interval '1 second') RETURNING *) "
-    "SELECT " INSTANCE_COLUMNS("") ", CASE WHEN state IN ('asleep', 'failed', 'draining') THEN " JOB_ADD_SCALE
-                                   " END FROM i"};
+    "AND NOT (state = 'failed' AND state_at > now() - $3::bigint * interval '1 second') RETURNING *)" //
+    AUDIT("$4", "session.wake", "i", "account_id", "id") "SELECT " INSTANCE_COLUMNS(
+        "") ", CASE WHEN state IN ('asleep', 'failed', 'draining') THEN " JOB_ADD_SCALE " END FROM i"};
 static const struct pg_statement sql_sleep = {
     "instance_sleep",
     "WITH i AS (UPDATE instance SET desired = 0, version = version + 1 "
-    "WHERE id = $1::text AND account_id = $2::bigint AND deleted_at IS NULL RETURNING *) "
-    "SELECT " INSTANCE_COLUMNS("") ", CASE WHEN state IN ('awake', 'waking') THEN " JOB_ADD_SCALE
-                                   " END FROM i"};
+    "WHERE id = $1::text AND account_id = $2::bigint AND deleted_at IS NULL RETURNING *)" //
+    AUDIT("$3", "session.sleep", "i", "account_id", "id") "SELECT " INSTANCE_COLUMNS(
+        "") ", CASE WHEN state IN ('awake', 'waking') THEN " JOB_ADD_SCALE " END FROM i"};
 static const struct pg_statement sql_delete = {
     "instance_delete",
     "WITH i AS (UPDATE instance SET desired = 0, deleted_at = now(), version = version + 1, "
     "notify = $3::text "
-    "WHERE id = $1::text AND account_id = $2::bigint AND deleted_at IS NULL RETURNING *) "
-    "SELECT " INSTANCE_COLUMNS("") ", " JOB_ADD_SCALE " FROM i"};
+    "WHERE id = $1::text AND account_id = $2::bigint AND deleted_at IS NULL RETURNING *)" //
+    AUDIT("$4", "session.delete", "i", "account_id", "id") "SELECT " INSTANCE_COLUMNS("") ", " JOB_ADD_SCALE
+                                                                                          " FROM i"};
 static const struct pg_statement sql_is_gone = {"instance_is_gone",
                                                 "SELECT 1 FROM instance WHERE id = $1::text"};
 static const struct pg_statement sql_list = {
@@ -217,10 +221,10 @@ int instance_create(struct arena *arena, int64_t account_id, const char *surface
     char id[ID_SESSION_SIZE];
     id_random(id, ID_SESSION_SIZE - 1);
     struct pg_rows *rows;
-    int result = pg_write(
-        &sql_create,
-        PG_VALUES(PG_TEXT(str_from(id)), PG_TEXT(str_from(surface)), PG_INT(account_id), PG_TEXT(user_id)),
-        &rows);
+    int result = pg_write(&sql_create,
+                          PG_VALUES(PG_TEXT(str_from(id)), PG_TEXT(str_from(surface)), PG_INT(account_id),
+                                    PG_TEXT(user_id), AUDIT_WHO),
+                          &rows);
     if (result)
         return result;
     instance_from_row(arena, rows, 0, instance);
@@ -252,7 +256,8 @@ int instance_from_snapshot(struct arena *arena, struct str id, const struct redi
         result = instance_load(arena, id, instance);
     if (result == 0 && instance->deleted)
         result = -ENOENT;
-    if (result == 0 && !found)
+    /* What a scope reads may not be committed yet. */
+    if (result == 0 && !found && !pg_in_scope())
         snapshot_send(instance, true);
     return result;
 }
@@ -277,27 +282,40 @@ int instance_get(struct arena *arena, int64_t account_id, struct str id, struct 
     return result ? result : own(account_id, instance);
 }
 
+/* What is told of a change, once it is committed. */
+struct news {
+    struct instance instance;
+    enum job_kind kind;
+    int64_t job; /* 0: none is needed */
+};
+
+static void tell(void *arg)
+{
+    const struct news *news = arg;
+    char tenant[24];
+    instance_publish(&news->instance);
+    if (news->job)
+        queue_ring(news->kind, instance_tenant(news->instance.account_id, tenant), news->job);
+}
+
 int instance_changed(struct arena *arena, struct pg_rows *rows, enum job_kind kind, struct instance *instance)
 {
-    int result = -ENOENT;
-    if (pg_count(rows) == 1) {
-        result = 0;
+    bool found = pg_count(rows) == 1;
+    if (found) {
+        struct news *news = arena_alloc(arena, sizeof *news);
         instance_from_row(arena, rows, 0, instance);
-        instance_publish(instance);
-        char tenant[24];
-        if (!pg_is_null(rows, 0, INSTANCE_COLUMN_COUNT))
-            queue_ring(kind, instance_tenant(instance->account_id, tenant),
-                       pg_i64(rows, 0, INSTANCE_COLUMN_COUNT));
+        *news = (struct news){*instance, kind, pg_i64(rows, 0, INSTANCE_COLUMN_COUNT)};
+        pg_after_commit(tell, news);
     }
     pg_rows_free(rows);
-    return result;
+    return found ? 0 : -ENOENT;
 }
 
 int instance_wake(struct arena *arena, int64_t account_id, struct str id, struct instance *instance)
 {
     struct pg_rows *rows;
-    int result =
-        pg_write(&sql_wake, PG_VALUES(PG_TEXT(id), PG_INT(account_id), PG_INT(INSTANCE_FAILED_S)), &rows);
+    int result = pg_write(
+        &sql_wake, PG_VALUES(PG_TEXT(id), PG_INT(account_id), PG_INT(INSTANCE_FAILED_S), AUDIT_WHO), &rows);
     if (result)
         return result;
     result = instance_changed(arena, rows, JOB_SCALE, instance);
@@ -312,19 +330,25 @@ int instance_wake(struct arena *arena, int64_t account_id, struct str id, struct
 int instance_sleep(struct arena *arena, int64_t account_id, struct str id, struct instance *instance)
 {
     struct pg_rows *rows;
-    int result = pg_write(&sql_sleep, PG_VALUES(PG_TEXT(id), PG_INT(account_id)), &rows);
+    int result = pg_write(&sql_sleep, PG_VALUES(PG_TEXT(id), PG_INT(account_id), AUDIT_WHO), &rows);
     return result ? result : instance_changed(arena, rows, JOB_SCALE, instance);
+}
+
+static void announce(void *id)
+{
+    bell_announce(str_from(id));
 }
 
 int instance_delete(struct arena *arena, int64_t account_id, struct str id, struct str notify)
 {
     struct pg_rows *rows;
     struct instance instance;
-    int result = pg_write(&sql_delete, PG_VALUES(PG_TEXT(id), PG_INT(account_id), PG_TEXT(notify)), &rows);
+    int result =
+        pg_write(&sql_delete, PG_VALUES(PG_TEXT(id), PG_INT(account_id), PG_TEXT(notify), AUDIT_WHO), &rows);
     if (result == 0)
         result = instance_changed(arena, rows, JOB_SCALE, &instance);
     if (result == 0)
-        bell_announce(id);
+        pg_after_commit(announce, arena_dup(arena, id.at, id.size));
     return result;
 }
 

@@ -2,6 +2,7 @@
 #include "core/domain/job.h"
 
 #include "core/base/clock.h"
+#include "core/domain/audit.h"
 #include "core/run/sync.h"
 #include "core/store/pg.h"
 #include "core/store/redis.h"
@@ -16,7 +17,8 @@ static const struct pg_statement list_dead = {
     "tries, crashes FROM job WHERE state = 'dead' AND id > $1 ORDER BY id LIMIT $2"};
 static const struct pg_statement redrive_one = {
     "job_redrive",
-    "SELECT job.id, kind, tenant FROM job_redrive($1) AS again (id) JOIN job ON job.id = again.id"};
+    "WITH again AS (SELECT job.id, kind, tenant FROM job_redrive($1::bigint) AS one (id) JOIN job ON job.id = one.id)" AUDIT(
+        "$2", "job.redrive", "again", "NULL::bigint", "again.id") "SELECT id, kind, tenant FROM again"};
 static const struct pg_statement list_dead_of_kind = {
     "job_list_dead_of_kind",
     "SELECT id FROM job WHERE state = 'dead' AND kind = $1 AND id > $2 ORDER BY id LIMIT 500"};
@@ -77,7 +79,7 @@ int job_counts(struct arena *arena, struct job_count **out, size_t *count)
 int job_redrive(int64_t id)
 {
     struct pg_rows *rows = NULL;
-    int result = pg_write(&redrive_one, PG_VALUES(PG_INT(id)), &rows);
+    int result = pg_write(&redrive_one, PG_VALUES(PG_INT(id), AUDIT_WHO), &rows);
     if (result == 0 && pg_count(rows) == 0)
         result = -ENOENT;
     struct queue_bell bell = {0};

@@ -120,6 +120,7 @@ bool gate_cors(struct request *request, const char *allow)
         return true;
     }
     reply_header(request, "Access-Control-Expose-Headers",
-                 "X-Request-Id, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After");
+                 "X-Request-Id, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, "
+                 "Idempotent-Replayed");
     return false;
 }

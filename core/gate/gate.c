@@ -11,13 +11,14 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { SEGMENTS_MAX = 8, SURFACES_MAX = 8 };
+enum { SEGMENTS_MAX = 8, SURFACES_MAX = 16 };
 
 /* A route's path, cut into segments once. */
 struct pattern {
     struct str segments[SEGMENTS_MAX];
     size_t count;
     const struct route *route;
+    struct gate_limits limits;
     bool any_path;
 };
 
@@ -61,6 +62,7 @@ int gate_init(const struct surface *const *surfaces, size_t count, char *error, 
             pattern->route = &surface->routes[r];
             pattern->any_path = strcmp(pattern->route->path, "/*") == 0;
             CHECK(cut(str_from(pattern->route->path), pattern->segments, &pattern->count));
+            gate_limits_find(&pattern->limits, surface, pattern->route);
         }
         metric_name_slot(M_REQUEST_SECONDS, (unsigned)i, surface->name);
     }
@@ -87,7 +89,17 @@ static const char *access_text(const struct surface *surface, const struct route
         return "open";
     if (surface->access)
         return surface->access;
-    return surface->authenticate ? "key" : "open";
+    return surface->authenticator ? surface->authenticator->access : "open";
+}
+
+static void print_scopes(FILE *out, scope_set set)
+{
+    struct buf text = {0};
+    scope_print(&text, set);
+    if (!set)
+        buf_add_char(&text, '-');
+    fprintf(out, "%-18.*s ", STR_ARG(buf_str(&text)));
+    buf_clear(&text);
 }
 
 void gate_print_routes(FILE *out)
@@ -98,9 +110,10 @@ void gate_print_routes(FILE *out)
             const struct route *route = &surface->routes[r];
             char where[128];
             snprintf(where, sizeof where, "%s%s", surface->hosts ? surface->hosts : "", route->path);
-            fprintf(out, "%-10s %-7s %-30s %-5s %-8s %s\n", surface->name, route->method, where,
-                    access_text(surface, route),
-                    route->flags & ROUTE_UNLIMITED || !surface->limit ? "-" : "limited", route->help);
+            fprintf(out, "%-10s %-7s %-42s %-5s ", surface->name, route->method, where,
+                    access_text(surface, route));
+            print_scopes(out, route->scope);
+            fprintf(out, "%-8s %s\n", gate.patterns[i][r].limits.count ? "limited" : "-", route->help);
         }
     }
 }
@@ -188,8 +201,10 @@ static void find_route(struct request *request, size_t surface, const char **all
             continue;
         const char *method = pattern->route->method;
         if (method_fits(method, request->http->head->method)) {
-            if (take_params(request, pattern, segments))
+            if (take_params(request, pattern, segments)) {
                 request->route = pattern->route;
+                request->limits = &pattern->limits;
+            }
             return;
         }
         methods = methods ? arena_printf(request->arena, "%s, %s", methods, method)
@@ -232,35 +247,6 @@ static struct request *request_of(struct http_request *http)
     }
     http_add_header(http, STR("X-Request-Id"), request->id);
     return request;
-}
-
-static void put_number(struct request *request, const char *name, uint64_t value)
-{
-    char *text = arena_alloc(request->arena, 20);
-    http_add_header(request->http, str_from(name), str_of(text, format_u64(text, value)));
-}
-
-/* False when the request is over its limit, or has been cancelled; it has been answered then. */
-static bool within_limit(struct request *request)
-{
-    const struct limit_policy *policy = request->surface->limit ? request->surface->limit() : NULL;
-    if (!policy || request->route->flags & ROUTE_UNLIMITED)
-        return true;
-    struct limit_verdict verdict;
-    int result = limit_take(policy, gate_client(request), &verdict);
-    if (result) {
-        reply_failure(request, result);
-        return false;
-    }
-    put_number(request, "X-RateLimit-Limit", verdict.limit);
-    put_number(request, "X-RateLimit-Remaining", verdict.remaining);
-    put_number(request, "X-RateLimit-Reset", (uint64_t)verdict.reset_unix_s);
-    if (verdict.allowed)
-        return true;
-    put_number(request, "Retry-After", verdict.retry_after_s);
-    metric_add(M_LIMITED, 1);
-    reply_error(request, ERROR_RATE_LIMITED, NULL);
-    return false;
 }
 
 /* For a surface that passes requests on: what a request line may hold, and no more is asked. proto/http1.h has seen to
@@ -328,12 +314,10 @@ void gate_handle(struct http_request *http)
         return;
     }
     fiber_set_name(request->route->path);
-    if (!within_limit(request))
-        return;
-    if (request->surface->authenticate && !(request->route->flags & ROUTE_OPEN) &&
-        !request->surface->authenticate(request))
+    if (!gate_admit(request))
         return;
     request->route->handler(request);
+    gate_repeat_end(request);
 }
 
 void gate_malformed(struct http_request *http, int status, const char *reason)
@@ -389,11 +373,22 @@ static void log_request(const struct request *request, uint64_t us)
     buf_add_literal(line, ",\"peer\":\"");
     buf_add_str(line, http_peer_text(http));
     buf_add_char(line, '"');
-    if (request->principal.key_id) {
+    if (request->principal.account_id) {
         buf_add_literal(line, ",\"account\":");
         buf_add_i64(line, request->principal.account_id);
+    }
+    if (request->principal.key_id) {
         buf_add_literal(line, ",\"key\":");
         buf_add_i64(line, request->principal.key_id);
+    }
+    if (request->principal.login_id) {
+        buf_add_literal(line, ",\"login\":");
+        buf_add_i64(line, request->principal.login_id);
+    }
+    if (request->principal.client_id[0]) {
+        buf_add_literal(line, ",\"client\":\"");
+        buf_add_text(line, request->principal.client_id); /* ours: needs no escaping */
+        buf_add_char(line, '"');
     }
     if (request->instance.at) {
         buf_add_literal(line, ",\"instance\":");

@@ -1,7 +1,8 @@
 #ifndef CORE_GATE_GATE_H
 #define CORE_GATE_GATE_H
 
-#include "core/domain/key.h"
+#include "core/domain/audit.h"
+#include "core/domain/principal.h"
 #include "core/net/http.h"
 #include "core/store/limit.h"
 #include "proto/json.h"
@@ -13,7 +14,12 @@
 
 /*
  * The gate: what every request goes through, in this order: request id, surface by host or path, CORS, route (404, 405),
- * rate limit, authentication, handler, log line. A surface is a row of data, and so is a route.
+ * authentication (401), ban and address (403), rate limits (429), scope (403), signature (401), idempotency (409, 422, or the
+ * first answer again), handler, log line. A surface is a row of data, and so is a route.
+ *
+ * Rate limits come behind authentication because most are the account's, and all are taken in one step. So that keys can't
+ * be guessed at any speed, a request without a good one is charged to its address, and an address that is known to have
+ * nothing left is refused before its key is looked up.
  *
  * A surface that is chosen by host passes requests on: what it gets of a request is left as it came (its path may hold
  * what other surfaces refuse), and CORS is not ours to answer there.
@@ -27,16 +33,27 @@ struct request;
     X(BAD_REQUEST,         400, "bad_request",         "Bad request") \
     X(INVALID_JSON,        400, "invalid_json",        "The body is not valid JSON") \
     X(INVALID_PARAMETER,   400, "invalid_parameter",   "A parameter is missing or invalid") \
+    X(BAD_IDEMPOTENCY,     400, "invalid_idempotency_key", "Idempotency-Key must have 1 to 255 printable characters") \
     X(UNAUTHORIZED,        401, "unauthorized",        "API key required") \
     X(INVALID_KEY,         401, "invalid_api_key",     "Invalid API key") \
+    X(INVALID_TOKEN,       401, "invalid_token",       "The access token is invalid or has expired") \
+    X(INVALID_LOGIN,       401, "invalid_credentials", "E-mail address or password is wrong") \
+    X(SIGNATURE_REQUIRED,  401, "signature_required",  "This key's requests must be signed") \
+    X(INVALID_SIGNATURE,   401, "invalid_signature",   "The request's signature does not fit") \
     X(FORBIDDEN,           403, "forbidden",           "Not allowed") \
+    X(BANNED,              403, "account_banned",      "This account is banned") \
+    X(ADDRESS,             403, "address_not_allowed", "This key can't be used from your address") \
+    X(SCOPE,               403, "insufficient_scope",  "The key or token lacks the scope for this") \
     X(NOT_FOUND,           404, "not_found",           "Not found") \
     X(METHOD_NOT_ALLOWED,  405, "method_not_allowed",  "Method not allowed") \
     X(REQUEST_TIMEOUT,     408, "request_timeout",     "The request took too long to arrive") \
+    X(CONFLICT,            409, "already_exists",      "There is one already") \
+    X(STILL_RUNNING,       409, "idempotency_in_progress", "A request with this Idempotency-Key is being worked on") \
     X(BODY_TOO_LARGE,      413, "body_too_large",      "The body is too large") \
     X(URI_TOO_LONG,        414, "uri_too_long",        "The request line is too long") \
     X(UNSUPPORTED_TYPE,    415, "unsupported_media_type", "Content-Type must be application/json") \
     X(EXPECTATION,         417, "expectation_failed",  "Expect must be 100-continue") \
+    X(OTHER_REQUEST,       422, "idempotency_key_reused", "This Idempotency-Key came with another request before") \
     X(UPGRADE_REQUIRED,    426, "upgrade_required",    "This is a WebSocket") \
     X(RATE_LIMITED,        429, "rate_limit_exceeded", "Too many requests") \
     X(HEADERS_TOO_LARGE,   431, "headers_too_large",   "The request's header is too large") \
@@ -68,6 +85,8 @@ enum { ROUTE_PARAMS_MAX = 4 };
 enum route_flags {
     ROUTE_OPEN = 1,      /* no authentication */
     ROUTE_UNLIMITED = 2, /* no rate limit */
+    ROUTE_UNREPEATED =
+        4, /* a POST or DELETE without an effect, or that passes its body on: no Idempotency-Key */
 };
 
 /* A row of a surface's table. `path` has segments in braces for parameters: "/session/{uuid}/chat". The method "*" is
@@ -78,6 +97,20 @@ struct route {
     void (*handler)(struct request *request);
     const char *help;
     unsigned flags;
+    scope_set scope; /* what the key or token must have, all of it; 0: nothing */
+    const char *
+        limit; /* the class in the table of plans (core/domain/plan.h) that its limits have; NULL: those for all routes */
+};
+
+/* How a surface knows its clients. 0: request->principal is set. -ENOKEY: the request brings no credentials; -EACCES: they
+ * are wrong; other errors of a store. May wait. `is_known` (may be NULL) tells without waiting whether it would have to ask. */
+struct authenticator {
+    const char *access; /* for the printed table: "key" */
+    int (*verify)(struct request *request);
+    bool (*is_known)(struct request *request);
+    enum api_error missing; /* the answer to -ENOKEY, and to -EACCES */
+    enum api_error wrong;
+    const char *challenge; /* WWW-Authenticate (RFC 9110 §11.6.1), or NULL */
 };
 
 struct surface {
@@ -93,24 +126,38 @@ struct surface {
     size_t route_count;
     /* Puts the surface's error body into `out`. `message` is for people. */
     void (*render_error)(struct buf *out, int status, const char *code, const char *message);
-    /* Sets request->principal. False when it has replied itself. May wait. NULL: every route is open. */
-    bool (*authenticate)(struct request *request);
-    /* The policy for each client address, or NULL. Called at each request, so that it may follow a setting. */
-    const struct limit_policy *(*limit)(void);
+    const struct authenticator *authenticator; /* NULL: every route is open */
+    /* JSON is taken as such under application/x-www-form-urlencoded too: it is what `curl -d` says of everything, and the
+     * surface's own examples are such lines. */
+    bool takes_curl_json;
+};
+
+struct idempotency;
+
+/* The rows of the table of plans that count for a route, whoever asks. */
+struct gate_limits {
+    unsigned char ids[PLAN_LIMIT_COUNT];
+    unsigned char count;
 };
 
 struct request {
     struct http_request *http;
     struct arena *arena; /* the request's */
     const struct surface *surface;
-    const struct route *route; /* NULL when none fits */
-    struct str id;             /* X-Request-Id */
+    const struct route *route;        /* NULL when none fits */
+    const struct gate_limits *limits; /* the route's */
+    struct str id;                    /* X-Request-Id */
     struct str path;
     struct str query;
     struct str instance;                 /* the host's, of requests that are passed on to its pod */
     struct str params[ROUTE_PARAMS_MAX]; /* decoded, in the order of the path */
     size_t param_count;
     struct principal principal;
+    struct audit_who who;            /* the same for the audit record */
+    struct idempotency *idempotency; /* of a request with an Idempotency-Key, until its answer is kept */
+    struct str body;                 /* once it was read as a whole */
+    bool body_read;
+    bool committed_early;
     const char *why; /* the error's code, for the log; NULL when all went well */
     char id_text[24];
     char client_text[64];
@@ -161,10 +208,27 @@ void reply_begin(struct reply *reply, struct request *request);
 void reply_end(struct reply *reply, int status);
 
 void reply_header(struct request *request, const char *name, const char *value);
+/* Any other body, with its Content-Type; for a status without a body `type` NULL. All answers of handlers that are not
+ * streamed go this way: it keeps the answer to a request with an Idempotency-Key first, and may wait then. */
+void reply_body(struct request *request, int status, const char *type, struct str body);
+/* An error in a body of the handler's own making, with its word for the log. */
+void reply_error_body(struct request *request, int status, const char *code, const char *type,
+                      struct str body);
+
+/*
+ * For a handler that waits for others after its effect (a worker sees only what is committed): commits the effect of a
+ * request with an Idempotency-Key now, with this answer as the one to give again unless the handler's final reply gets
+ * kept. Does nothing for other requests. False when it could not, and has replied. Waits.
+ */
+bool request_commit(struct request *request, int status, struct str body);
+/* The same with an answer that was built, in place of reply_end. */
+bool reply_commit(struct reply *reply, int status);
 
 /* Time as the API writes it: "2025-11-10T12:00:00Z"; 0 gives null. */
 void json_put_time(struct json_out *out, const char *name, int64_t unix_ms);
 
+/* The whole body, at most MAX_BODY_BYTES. False when it has replied itself. Waits. */
+bool request_body(struct request *request, struct str *body);
 /* The body as a JSON object. NULL when it has replied itself. Waits. */
 const struct json *request_json(struct request *request);
 /* A member that must be a string of `least` to `most` characters (code points), valid UTF-8 and without NUL. Replies
@@ -179,13 +243,54 @@ int64_t request_prefer_wait(struct request *request, int64_t most);
 
 /* ---- parts of the gate, in files of their own ---- */
 
-/* Who the client is: the peer, or what a trusted proxy says. IPv6 as its /64. Into request->client_text. */
+/* Who the client is: the peer, or what a trusted proxy says. False: it has no IP address. */
+bool gate_client_address(const struct request *request, struct address *address);
+/* The same as a word for limits: IPv6 as its /64. Into request->client_text. */
 struct str gate_client(struct request *request);
 int gate_client_init(char *error, size_t error_size) MUST_USE;
 /* Whether the peer is one of TRUSTED_PROXIES, so that what it says of the client counts. */
 bool gate_peer_is_trusted(const struct request *request);
 /* "https" or "http", as the client has it: by the connection, or by what a trusted proxy says (X-Forwarded-Proto). */
 struct str gate_scheme(const struct request *request);
+
+/* Authentication to idempotency (admit.c): true when the handler is to run. Waits. */
+bool gate_admit(struct request *request);
+
+/* Limits (limits.c). Finds those that count for a route. */
+void gate_limits_find(struct gate_limits *limits, const struct surface *surface, const struct route *route);
+/* All that the request must be charged with are taken in one step; false when it has replied 429. */
+bool gate_limit(struct request *request);
+/* For a request without good credentials: its address alone is charged. False when it has replied 429. */
+bool gate_limit_address(struct request *request);
+/* Whether the address is known to have nothing left; it has replied 429 then. Does not wait. */
+bool gate_address_is_spent(struct request *request);
+/* For handlers: charges one limit of the table to `who` (bytes of our own making: a digest, an id). False when it has replied. */
+bool gate_charge(struct request *request, enum plan_limit_id limit, struct str who, uint64_t cost);
+void gate_give_back(struct request *request, enum plan_limit_id limit, struct str who, uint64_t cost);
+/* Whether the password is that of the account with this e-mail address, throttled (password.c): 0, *account_id and its *hash
+ * then; -EACCES: it is not; -EALREADY: it has replied 429; -EBUSY: too many are being checked; errors of stores. Waits. */
+int gate_password(struct request *request, struct str email, struct str password, int64_t *account_id,
+                  struct str *hash) MUST_USE;
+/* What the principal has left, for the account's answer: the rows of its surface and plan. Waits. */
+int gate_look_at_limits(struct request *request, struct limit_verdict verdicts[LIMITS_AT_ONCE], size_t *count)
+    MUST_USE;
+
+/* Authenticators (auth.c): X-API-Key for keys of the surface's name; Authorization: Bearer for its keys or a log-in's JWT; the
+ * same for OAuth access tokens; ADMIN_TOKEN. */
+extern const struct authenticator auth_api_key, auth_bearer, auth_oauth, auth_operator;
+/* The credentials behind "Bearer " (RFC 6750 §2.1); absent when there are none. */
+struct str gate_bearer(const struct request *request);
+/* Signed requests (signature.c; README, "signed requests"). False when it has replied. Waits. */
+bool gate_signature(struct request *request);
+/* Idempotency-Key (repeat.c): true when the handler is to run. */
+bool gate_repeat(struct request *request);
+/* The answer is about to be sent, and its fields are added: keeps it and commits. False: it could not, and another is to be
+ * sent. Waits. */
+bool gate_repeat_keep(struct request *request, int status, struct str body);
+/* After the handler: what it has left open (it replied nothing, or streamed) is taken back. Waits. */
+void gate_repeat_end(struct request *request);
+/* scheme://host[:port] as the client has it, or PUBLIC_URL; in the request's arena. */
+struct str gate_origin_of(struct request *request);
 
 /* Adds the CORS fields; true when it has replied (a preflight). `allow` lists the path's methods. */
 bool gate_cors(struct request *request, const char *allow);

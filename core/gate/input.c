@@ -5,13 +5,17 @@
 
 #include <errno.h>
 
-static bool is_json_type(struct str type)
+static bool is_json_type(const struct request *request)
 {
-    if (!type.at)
-        return true; /* the seeds' own curl lines send none */
+    struct str type = http1_header(request->http->head, "content-type");
     struct str media;
+    if (!type.at)
+        return true;
     str_split(&type, ';', &media);
-    return str_equal_nocase(str_trim(media), STR("application/json"));
+    media = str_trim(media);
+    return str_equal_nocase(media, STR("application/json")) ||
+           (request->surface->takes_curl_json &&
+            str_equal_nocase(media, STR("application/x-www-form-urlencoded")));
 }
 
 static void reply_body_error(struct request *request, int result)
@@ -24,18 +28,29 @@ static void reply_body_error(struct request *request, int result)
     }
 }
 
+bool request_body(struct request *request, struct str *body)
+{
+    if (!request->body_read) {
+        int result = http_body(request->http, (size_t)config->max_body_bytes, &request->body);
+        if (result) {
+            reply_body_error(request, result);
+            return false;
+        }
+        request->body_read = true;
+    }
+    *body = request->body;
+    return true;
+}
+
 const struct json *request_json(struct request *request)
 {
-    if (!is_json_type(http1_header(request->http->head, "content-type"))) {
+    if (!is_json_type(request)) {
         reply_error(request, ERROR_UNSUPPORTED_TYPE, NULL);
         return NULL;
     }
     struct str text;
-    int result = http_body(request->http, (size_t)config->max_body_bytes, &text);
-    if (result) {
-        reply_body_error(request, result);
+    if (!request_body(request, &text))
         return NULL;
-    }
     const char *error = NULL;
     const struct json *body = json_read(request->arena, text, &error);
     if (!body) {

@@ -55,9 +55,33 @@ void reply_end(struct reply *reply, int status)
 {
     json_close(&reply->json, '}');
     buf_add_char(&reply->body, '\n');
-    reply_header(reply->request, "Content-Type", "application/json");
-    http_answer(reply->request->http, status, buf_str(&reply->body));
+    reply_body(reply->request, status, "application/json", buf_str(&reply->body));
     stream_spare_give(&reply->body);
+}
+
+void reply_body(struct request *request, int status, const char *type, struct str body)
+{
+    if (type)
+        reply_header(request, "Content-Type", type);
+    if (LIKELY(!request->idempotency) || gate_repeat_keep(request, status, body)) {
+        http_answer(request->http, status, body);
+        return;
+    }
+    /* What it did is taken back, or nobody knows: the client may ask again, and will learn it then. */
+    struct buf other = stream_spare_take();
+    const struct api_error_row *row = &api_errors[ERROR_UNAVAILABLE];
+    request->why = row->code;
+    reply_header(request, "Retry-After", "1");
+    request->surface->render_error(&other, row->status, row->code, row->message);
+    http_answer(request->http, row->status, buf_str(&other));
+    stream_spare_give(&other);
+}
+
+void reply_error_body(struct request *request, int status, const char *code, const char *type,
+                      struct str body)
+{
+    request->why = code;
+    reply_body(request, status, type, body);
 }
 
 void reply_error(struct request *request, enum api_error error, const char *message)
@@ -66,8 +90,7 @@ void reply_error(struct request *request, enum api_error error, const char *mess
     struct buf body = stream_spare_take();
     request->why = row->code;
     request->surface->render_error(&body, row->status, row->code, message ? message : row->message);
-    reply_header(request, "Content-Type", "application/json");
-    http_answer(request->http, row->status, buf_str(&body));
+    reply_body(request, row->status, "application/json", buf_str(&body));
     stream_spare_give(&body);
 }
 

@@ -115,6 +115,9 @@ bool http_is_secure(const struct http_request *request);
 /* Adds a field to the answer, before it is sent. Name and value must live until then. */
 void http_add_header(struct http_request *request, struct str name, struct str value);
 
+/* The same in place of a field that was added under this name before. */
+void http_set_header(struct http_request *request, struct str name, struct str value);
+
 /* Sends the whole answer. Content-Length, Date and Connection come by themselves; a HEAD request gets no body.
  * Does not wait: what the client does not take at once is kept for it. */
 void http_answer(struct http_request *request, int status, struct str body);

@@ -169,6 +169,16 @@ void http_add_header(struct http_request *request, struct str name, struct str v
     request->fields[request->field_count++] = (struct http1_field){name, value};
 }
 
+void http_set_header(struct http_request *request, struct str name, struct str value)
+{
+    for (size_t i = 0; i < request->field_count; i++)
+        if (str_equal_nocase(request->fields[i].name, name)) {
+            request->fields[i].value = value;
+            return;
+        }
+    http_add_header(request, name, value);
+}
+
 static bool is_head(const struct http_request *request)
 {
     return str_equal(request->head->method, STR("HEAD"));

@@ -1,327 +1,329 @@
 /*
- * Fixed windows of the wall clock, counted in Redis: see limit.h.
+ * Rate limits: what is admitted. See limit.h; limit_internal.h lists the files.
  *
- * Redis counts every take, refused ones too: a counter above its limit refuses as well as one that stands at it, and
- * one INCRBY needs no script. A leased limit counts slices: what a loop was given of the window's budget it spends
- * without asking. What it does not spend until the window ends nobody else can: a loop holds half a percent at most.
+ * A take goes, as often as it has to wait for another fiber's slice, from the top:
  *
- * The table keeps leases, and local counts while Redis is away, for the names last used; when it is full the one
- * not used for longest goes. A lease that goes is lost budget, never too much.
+ *   a refusal that is remembered? ──▶ refused
+ *   a slice that another fiber is getting? ──▶ waits for it
+ *   sets aside what leases have in stock
+ *   anything that is not in stock? ──▶ one round trip to Redis, which takes all of it or nothing
+ *   admitted: what was set aside is spent; refused: it goes back into stock
+ *   no Redis? ──▶ by the loop's own count
+ *
+ * Nothing is set aside while a fiber waits for another's slice, so that no two wait for each other.
  */
-#include "core/store/limit.h"
+#include "core/store/limit_internal.h"
 
 #include "core/base/clock.h"
-#include "core/base/metrics.h"
-#include "core/run/fiber.h"
 #include "core/store/redis.h"
-#include "core/store/table.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 enum {
-    TALLIES_MOST = 4096,
     SLICES = 200, /* a window's budget is leased in so many pieces */
     SLICE_MOST = 10000,
-    TTL_MARGIN_S = 10, /* reactors' clocks differ */
 };
 
-/* What one loop knows of one policy and one `who`. */
-struct tally {
-    struct link in_table;
-    struct link in_order; /* the most recently used first */
-    struct str key;       /* stands behind the struct */
-    uint64_t window;
-    uint64_t left;    /* of the lease */
-    uint64_t counted; /* as Redis last said */
-    uint64_t local;   /* taken without Redis in this window */
-    bool refilling;   /* a fiber asks Redis for a slice */
-    unsigned users;   /* fibers that hold it */
-    unsigned waiting_count;
-    struct link waiting; /* for the one that asks */
-    uint64_t wanted;     /* how many waited when the last slice came */
-};
+/* ---- a take's begin and end ---- */
 
-struct limits {
-    struct table tallies;
-    struct link order;
-};
-
-struct tally_place {
-    struct link link;
-    struct wait wait;
-};
-
-/* One take. */
-struct take {
-    const struct limit_policy *policy;
-    struct limit_verdict *verdict;
-    struct arena *arena;
-    struct str key; /* "limit:{name}:{who}" */
-    int64_t now_s;
-    uint64_t window;
-};
-
-/* ---- time and answers ---- */
-
-static void take_look_at_clock(struct take *take)
+static struct str key_for(struct arena *arena, const struct limit_charge *charge)
 {
-    take->now_s = clock_wall_s();
-    take->window = (uint64_t)take->now_s / take->policy->window_s;
+    size_t name_size = strlen(charge->policy.name);
+    size_t size = 6 + name_size + 1 + charge->who.size;
+    char *key = arena_alloc(arena, size);
+    memcpy(key, "limit:", 6);
+    memcpy(key + 6, charge->policy.name, name_size);
+    key[6 + name_size] = ':';
+    if (charge->who.size)
+        memcpy(key + 7 + name_size, charge->who.at, charge->who.size);
+    return str_of(key, size);
 }
 
-static int answer(const struct take *take, bool allowed, uint64_t remaining)
+static enum limit_kind kind_of(const struct limit_policy *policy)
 {
-    uint64_t ends_s = (take->window + 1) * take->policy->window_s;
-    uint64_t left_s = ends_s - (uint64_t)take->now_s;
-    *take->verdict = (struct limit_verdict){
-        .limit = take->policy->limit,
-        .remaining = remaining,
-        .reset_unix_s = (int64_t)ends_s,
-        .retry_after_s = left_s ? left_s : 1,
-        .allowed = allowed,
-    };
-    return 0;
+    if (policy->burst)
+        return LIMIT_BUCKET;
+    return policy->limit >= LIMIT_LEASE_FROM ? LIMIT_LEASED : LIMIT_COUNTED;
 }
 
-static uint64_t minus(uint64_t from, uint64_t what)
+static void look_at_clock(struct take *take)
 {
-    return from > what ? from - what : 0;
+    take->now_ns = clock_now_ns();
+    take->wall_ms = clock_wall_ms();
 }
 
-/* ---- Redis ---- */
-
-/* Waits. Adds to the window's counter and tells what it is then. */
-static int count_in_redis(const struct take *take, uint64_t amount, uint64_t *counted)
+/* Looks at the clock too: which windows there are. */
+static void begin_anew(struct take *take)
 {
-    char amount_text[20];
-    char ttl_text[20];
-    char *key = arena_alloc(take->arena, take->key.size + 1 + 20);
-    memcpy(key, take->key.at, take->key.size);
-    key[take->key.size] = ':';
-    size_t key_size = take->key.size + 1;
-    key_size += format_u64(key + key_size, take->window);
-    const struct str add[] = {STR("INCRBY"), str_of(key, key_size),
-                              str_of(amount_text, format_u64(amount_text, amount))};
-    const struct str expire[] = {
-        STR("EXPIRE"), str_of(key, key_size),
-        str_of(ttl_text, format_u64(ttl_text, take->policy->window_s + TTL_MARGIN_S)), STR("NX")};
-    struct redis_step steps[] = {
-        {.args = add, .count = ARRAY_SIZE(add)},
-        {.args = expire, .count = ARRAY_SIZE(expire)},
-    };
-    int result = redis_steps(redis_shared(), take->arena, steps, ARRAY_SIZE(steps));
-    if (result == 0)
-        result = steps[0].result;
-    if (result)
-        return result;
-    if (steps[0].reply.type != REDIS_INTEGER || steps[0].reply.integer < 0)
-        return -EIO;
-    *counted = (uint64_t)steps[0].reply.integer;
-    return 0;
-}
-
-/* ---- tallies ---- */
-
-static struct str key_of(struct link *item)
-{
-    return LIST_ENTRY(item, struct tally, in_table)->key;
-}
-
-static struct limits *limits_self(void)
-{
-    struct loop *loop = loop_self();
-    if (!loop->slots[LOOP_LIMIT]) {
-        struct limits *limits = mem_zalloc(sizeof *limits);
-        table_init(&limits->tallies, key_of);
-        list_init(&limits->order);
-        loop->slots[LOOP_LIMIT] = limits;
+    look_at_clock(take);
+    uint64_t now_s = (uint64_t)(take->wall_ms / 1000);
+    for (size_t i = 0; i < take->count; i++) {
+        struct asked *asked = &take->asked[i];
+        uint64_t window_s = asked->charge->policy.window_s;
+        asked->window = asked->kind == LIMIT_BUCKET ? 0 : now_s / window_s;
+        asked->set_aside = 0;
+        asked->amount = 0;
+        asked->taken = 0;
+        asked->counted = 0;
+        asked->refuses = false;
+        if (asked->tally)
+            tally_turn(asked->tally, asked->window, window_s);
     }
-    return loop->slots[LOOP_LIMIT];
 }
 
-static void tally_free(struct limits *limits, struct tally *tally)
+static void take_open(struct take *take, const struct limit_charge *charges, size_t count,
+                      struct tally *(*hold)(struct str key))
 {
-    CHECK(tally->users == 0);
-    table_remove(&limits->tallies, &tally->in_table);
-    list_remove(&tally->in_order);
-    free(tally);
+    CHECK(count <= LIMITS_AT_ONCE);
+    arena_init(&take->arena);
+    take->count = count;
+    for (size_t i = 0; i < count; i++) {
+        const struct limit_policy *policy = &charges[i].policy;
+        struct asked *asked = &take->asked[i];
+        CHECK(policy->limit && policy->window_s && charges[i].cost);
+        asked->charge = &charges[i];
+        asked->kind = kind_of(policy);
+        asked->key = key_for(&take->arena, &charges[i]);
+        asked->tally = hold(asked->key);
+        asked->is_local = false;
+    }
+    begin_anew(take);
 }
 
-/* Drops the one that was not used for longest. Those in use stay, even if that means one too many for a while. */
-static void make_room(struct limits *limits)
+static void take_close(struct take *take)
 {
-    for (struct link *item = limits->order.prev; item != &limits->order; item = item->prev) {
-        struct tally *tally = LIST_ENTRY(item, struct tally, in_order);
-        if (tally->users == 0) {
-            tally_free(limits, tally);
-            return;
+    for (size_t i = 0; i < take->count; i++)
+        if (take->asked[i].tally)
+            tally_release(take->asked[i].tally);
+    arena_clear(&take->arena);
+}
+
+/* ---- leases ---- */
+
+/* A lease that may come to have what the charge wants without Redis being asked: another fiber asks, or the last of the budget
+ * is set aside by one whose take may still be refused. */
+static struct asked *find_busy(struct take *take)
+{
+    for (size_t i = 0; i < take->count; i++) {
+        struct asked *asked = &take->asked[i];
+        const struct tally *tally = asked->tally;
+        if (asked->kind != LIMIT_LEASED || tally->left >= asked->charge->cost)
+            continue;
+        if (tally->refilling || (tally->set_aside && take->now_ns < tally->refused_ns))
+            return asked;
+    }
+    return NULL;
+}
+
+/* Of each lease what the charge costs, or what there is and a slice of the rest. True when Redis need not be asked. */
+static bool set_aside(struct take *take)
+{
+    bool in_stock = true;
+    for (size_t i = 0; i < take->count; i++) {
+        struct asked *asked = &take->asked[i];
+        struct tally *tally = asked->tally;
+        uint64_t cost = asked->charge->cost;
+        if (asked->kind != LIMIT_LEASED) {
+            asked->amount = cost;
+            in_stock = false;
+            continue;
+        }
+        asked->set_aside = limit_less(tally->left, cost);
+        tally->left -= asked->set_aside;
+        tally->set_aside += asked->set_aside;
+        if (asked->set_aside == cost)
+            continue;
+        uint64_t amount = limit_less(asked->charge->policy.limit / SLICES, SLICE_MOST);
+        amount = amount < tally->wanted ? tally->wanted : amount;
+        asked->amount = amount < cost - asked->set_aside ? cost - asked->set_aside : amount;
+        tally->refilling = true;
+        in_stock = false;
+    }
+    return in_stock;
+}
+
+/* What was set aside is spent, or goes back into stock, and so does the slice that came. */
+static void settle_lease(const struct take *take, struct asked *asked, bool admitted, uint64_t asked_ns)
+{
+    struct tally *tally = asked->tally;
+    uint64_t cost = asked->charge->cost;
+    uint64_t got = asked->set_aside + asked->taken;
+    if (tally->window == asked->window) {
+        tally->set_aside = limit_minus(tally->set_aside, asked->set_aside);
+        tally->left += admitted ? got - cost : got;
+        tally->spent += admitted ? cost : 0;
+        if (asked->counted)
+            tally->counted = asked->counted;
+    }
+    if (asked->taken < asked->amount && asked->counted)
+        limit_remember(take, asked, asked_ns);
+}
+
+/* `result` is for those who wait. */
+static void end_refill(struct asked *asked, int result)
+{
+    struct tally *tally = asked->tally;
+    if (asked->amount) {
+        tally->refilling = false;
+        tally->wanted = tally->waiting_cost;
+    }
+    tally_wake(tally, result);
+}
+
+static void settle(struct take *take, bool admitted, int result, uint64_t asked_ns)
+{
+    for (size_t i = 0; i < take->count; i++) {
+        struct asked *asked = &take->asked[i];
+        if (asked->kind == LIMIT_LEASED) {
+            settle_lease(take, asked, admitted, asked_ns);
+            end_refill(asked, result);
+        } else if (admitted) {
+            if (asked->tally->window == asked->window)
+                asked->tally->spent += asked->charge->cost;
+        } else if (asked->refuses) {
+            limit_remember(take, asked, asked_ns);
         }
     }
 }
 
-static struct tally *tally_new(struct limits *limits, struct str key)
+/* ---- taking ---- */
+
+static bool is_refused(const struct take *take)
 {
-    if (limits->tallies.count >= TALLIES_MOST)
-        make_room(limits);
-    struct tally *tally = mem_zalloc(sizeof *tally + key.size);
-    char *kept = (char *)(tally + 1);
-    memcpy(kept, key.at, key.size);
-    tally->key = str_of(kept, key.size);
-    list_init(&tally->waiting);
-    list_init(&tally->in_order);
-    table_add(&limits->tallies, &tally->in_table);
-    return tally;
+    for (size_t i = 0; i < take->count; i++)
+        if (take->asked[i].refuses)
+            return true;
+    return false;
 }
 
-static struct tally *tally_hold(struct str key)
+static bool is_remembered(struct take *take)
 {
-    struct limits *limits = limits_self();
-    struct link *item = table_find(&limits->tallies, key);
-    struct tally *tally = item ? LIST_ENTRY(item, struct tally, in_table) : tally_new(limits, key);
-    list_remove(&tally->in_order);
-    list_push_front(&limits->order, &tally->in_order);
-    tally->users++;
-    return tally;
+    bool remembered = false;
+    for (size_t i = 0; i < take->count; i++)
+        remembered |= limit_remembers(take, &take->asked[i]);
+    return remembered;
 }
 
-/* Looks at the clock and forgets what belongs to another window: the next one, or any, when the clock was set. */
-static void tally_turn(struct tally *tally, struct take *take)
+/* Waits. */
+static int take_from_redis(struct take *take)
 {
-    take_look_at_clock(take);
-    if (tally->window == take->window)
-        return;
-    tally->window = take->window;
-    tally->left = 0;
-    tally->counted = 0;
-    tally->local = 0;
-    tally->wanted = 0;
-}
-
-static void wake_waiting(struct tally *tally, int result)
-{
-    struct link *item;
-    while ((item = list_pop_front(&tally->waiting)) != NULL)
-        wait_done(&LIST_ENTRY(item, struct tally_place, link)->wait, result);
-}
-
-/* Waits. Gets a slice, at least as much as is being waited for; all who wait for it learn how it ended. */
-static int tally_refill(struct tally *tally, const struct take *take)
-{
-    uint64_t amount = take->policy->limit / SLICES;
-    uint64_t counted;
-    if (amount > SLICE_MOST)
-        amount = SLICE_MOST;
-    if (amount < tally->wanted)
-        amount = tally->wanted;
-    if (amount == 0)
-        amount = 1;
-    tally->refilling = true;
-    int result = count_in_redis(take, amount, &counted);
-    tally->refilling = false;
-    if (result == 0 && tally->window == take->window) {
-        uint64_t before = minus(counted, amount);
-        uint64_t budget = minus(take->policy->limit, before);
-        tally->left += budget < amount ? budget : amount;
-        tally->counted = counted;
-    }
-    tally->wanted = tally->waiting_count;
-    /* That we were cancelled is not the others' affair: one of them asks again. */
-    wake_waiting(tally, result == -ECANCELED ? 0 : result);
+    uint64_t asked_ns = take->now_ns;
+    int result = limit_ask(&take->arena, take->asked, take->count);
+    look_at_clock(take);
+    /* That we were cancelled is not the affair of those who wait for the slice: one of them asks again. */
+    settle(take, result == 0 && !is_refused(take), result == -ECANCELED ? 0 : result, asked_ns);
     return result;
 }
 
-static int tally_wait(struct tally *tally)
+/* Waits. */
+static int take_all(struct take *take)
 {
-    struct tally_place place = {.wait = WAIT_INIT};
-    list_push_back(&tally->waiting, &place.link);
-    tally->waiting_count++;
-    int result = wait_for(&place.wait, "a share of a rate limit", CLOCK_NEVER);
-    tally->waiting_count--;
-    list_remove(&place.link);
-    return result;
-}
-
-/* ---- three ways to take ---- */
-
-static int take_counted(struct take *take)
-{
-    uint64_t counted;
-    uint64_t limit = take->policy->limit;
-    take_look_at_clock(take);
-    int result = count_in_redis(take, 1, &counted);
-    return result ? result : answer(take, counted <= limit, minus(limit, counted));
-}
-
-static int take_leased(struct take *take, struct tally *tally)
-{
-    uint64_t limit = take->policy->limit;
     for (;;) {
-        tally_turn(tally, take);
-        if (tally->left > 0) {
-            tally->left--;
-            return answer(take, true, minus(limit, tally->counted) + tally->left);
-        }
-        if (tally->counted >= limit)
-            return answer(take, false, 0);
-        int result = tally->refilling ? tally_wait(tally) : tally_refill(tally, take);
+        if (is_remembered(take))
+            return 0;
+        const struct asked *busy = find_busy(take);
+        if (!busy)
+            break;
+        int result = tally_wait(busy->tally, busy->charge->cost);
         if (result)
             return result;
+        begin_anew(take);
     }
+    if (!set_aside(take))
+        return take_from_redis(take);
+    settle(take, true, 0, take->now_ns);
+    return 0;
 }
 
-static int take_local(struct take *take, struct tally *tally)
+int limit_take(const struct limit_charge *charges, size_t count, struct limit_verdict *verdict)
 {
-    uint64_t limit = take->policy->limit;
-    tally_turn(tally, take);
-    bool allowed = tally->local < limit;
-    if (allowed)
-        tally->local++;
-    metric_add(M_LIMIT_LOCAL, 1);
-    return answer(take, allowed, limit - tally->local);
-}
-
-static struct str key_for(struct arena *arena, const struct limit_policy *policy, struct str who)
-{
-    size_t name_size = strlen(policy->name);
-    char *key = arena_alloc(arena, 6 + name_size + 1 + who.size);
-    memcpy(key, "limit:", 6);
-    memcpy(key + 6, policy->name, name_size);
-    key[6 + name_size] = ':';
-    if (who.size)
-        memcpy(key + 6 + name_size + 1, who.at, who.size);
-    return str_of(key, 6 + name_size + 1 + who.size);
-}
-
-int limit_take(const struct limit_policy *policy, struct str who, struct limit_verdict *verdict)
-{
-    struct arena arena;
-    arena_init(&arena);
-    struct take take = {.policy = policy, .verdict = verdict, .arena = &arena};
-    struct tally *tally = NULL;
-    take.key = key_for(&arena, policy, who);
-    if (policy->limit >= LIMIT_LEASE_FROM)
-        tally = tally_hold(take.key);
-    int result = tally ? take_leased(&take, tally) : take_counted(&take);
+    struct take take;
+    take_open(&take, charges, count, tally_hold);
+    int result = take_all(&take);
     if (result && result != -ECANCELED) {
-        if (!tally)
-            tally = tally_hold(take.key);
-        result = take_local(&take, tally);
+        begin_anew(&take);
+        limit_take_locally(&take);
+        result = 0;
     }
-    if (tally)
-        tally->users--;
-    arena_clear(&arena);
+    if (result == 0)
+        limit_tell_all(&take, verdict);
+    take_close(&take);
     return result;
 }
 
-void limit_close_loop(struct loop *loop)
+/* ---- without taking ---- */
+
+bool limit_is_spent(const struct limit_charge *charge, struct limit_verdict *verdict)
 {
-    struct limits *limits = loop->slots[LOOP_LIMIT];
-    if (!limits)
-        return;
-    LIST_EACH (&limits->order, item, after)
-        tally_free(limits, LIST_ENTRY(item, struct tally, in_order));
-    table_clear(&limits->tallies);
-    loop->slots[LOOP_LIMIT] = NULL;
-    free(limits);
+    struct take take;
+    take_open(&take, charge, 1, tally_hold_known);
+    struct asked *asked = &take.asked[0];
+    bool spent = asked->tally && limit_remembers(&take, asked);
+    if (!spent && asked->tally && !redis_is_up(redis_shared())) {
+        limit_look_locally(&take, asked);
+        spent = asked->refuses;
+    }
+    if (spent)
+        *verdict = limit_tell(&take, asked);
+    take_close(&take);
+    return spent;
+}
+
+int limit_look(const struct limit_charge *charges, size_t count, struct limit_verdict *verdicts)
+{
+    struct take take;
+    take_open(&take, charges, count, tally_hold);
+    int result = limit_ask_counted(&take.arena, take.asked, count);
+    look_at_clock(&take);
+    for (size_t i = 0; i < count; i++) {
+        struct asked *asked = &take.asked[i];
+        if (result)
+            limit_look_locally(&take, asked);
+        else if (asked->kind == LIMIT_LEASED)
+            asked->kind = LIMIT_COUNTED; /* as the others see it */
+        verdicts[i] = limit_tell(&take, asked);
+        verdicts[i].allowed = verdicts[i].remaining > 0;
+    }
+    take_close(&take);
+    return result == -ECANCELED ? result : 0;
+}
+
+/* ---- giving back ---- */
+
+/* Of this loop's takes in this window, so that none of a window that has ended comes to this one. */
+static bool give_back_counted(struct take *take, struct asked *asked)
+{
+    struct tally *tally = asked->tally;
+    uint64_t cost = asked->charge->cost;
+    if (tally->spent < cost)
+        return false;
+    tally->spent -= cost;
+    if (asked->kind == LIMIT_LEASED) {
+        tally->left += cost;
+        tally_wake(tally, 0);
+    } else {
+        limit_ask_back(&take->arena, asked);
+    }
+    return true;
+}
+
+static bool give_back_to_bucket(struct take *take, const struct asked *asked)
+{
+    if (!redis_is_up(redis_shared()))
+        return false;
+    limit_ask_back(&take->arena, asked);
+    return true;
+}
+
+void limit_give_back(const struct limit_charge *charge)
+{
+    struct take take;
+    take_open(&take, charge, 1, tally_hold);
+    struct asked *asked = &take.asked[0];
+    bool given =
+        asked->kind == LIMIT_BUCKET ? give_back_to_bucket(&take, asked) : give_back_counted(&take, asked);
+    if (!given)
+        limit_give_back_locally(&take, asked);
+    asked->tally->refused_ns = 0;
+    take_close(&take);
 }

@@ -2,9 +2,9 @@
 #include "handlers/pod/pod.h"
 
 static const struct route routes[] = {
-    {"GET", "/", pod_page, "A page for people", 0},
-    {"GET", "/health", pod_health, "200 once the pod is ready", 0},
-    {"POST", "/chat", pod_chat_message, "A message from the user", 0},
+    {"GET", "/", pod_page, "A page for people", 0, 0, NULL},
+    {"GET", "/health", pod_health, "200 once the pod is ready", 0, 0, NULL},
+    {"POST", "/chat", pod_chat_message, "A message from the user", ROUTE_UNREPEATED, 0, NULL},
 };
 
 const struct surface surface_pod = {

@@ -83,16 +83,31 @@ static void reply_settled(struct request *request, struct str uuid, const struct
     reply_end(&reply, 200);
 }
 
+static void put_queued(struct json_out *out, struct str uuid, struct str message_id, bool awake)
+{
+    json_put_str(out, "uuid", uuid);
+    json_put_text(out, "status", "queued");
+    json_put_text(out, "message", awake ? "Pod is busy, message queued" : "Pod is waking up, message queued");
+    json_put_str(out, "message_id", message_id);
+}
+
 static void reply_queued(struct request *request, struct str uuid, struct str message_id, bool awake)
 {
     struct reply reply;
     reply_begin(&reply, request);
-    json_put_str(&reply.json, "uuid", uuid);
-    json_put_text(&reply.json, "status", "queued");
-    json_put_text(&reply.json, "message",
-                  awake ? "Pod is busy, message queued" : "Pod is waking up, message queued");
-    json_put_str(&reply.json, "message_id", message_id);
+    put_queued(&reply.json, uuid, message_id, awake);
     reply_end(&reply, 202);
+}
+
+/* From here on the message is there for others to see, and a repetition is told no less than that. */
+static bool commit(struct request *request, struct str uuid, struct str message_id, bool awake)
+{
+    struct reply reply;
+    if (!request->idempotency)
+        return true;
+    reply_begin(&reply, request);
+    put_queued(&reply.json, uuid, message_id, awake);
+    return reply_commit(&reply, 202);
 }
 
 static void chat(struct request *request, struct bell_ear *ear, struct str uuid, struct message *message)
@@ -106,6 +121,11 @@ static void chat(struct request *request, struct bell_ear *ear, struct str uuid,
         return;
     }
     bool awake = accepted.instance.state == INSTANCE_AWAKE;
+    if (wait_s)
+        reply_header(request, "Preference-Applied",
+                     arena_printf(request->arena, "wait=%lld", (long long)wait_s));
+    if (!commit(request, uuid, message->id, awake))
+        return;
     bool settled = accepted.direct && deliver(request, &accepted, message);
     if (!settled && !accepted.direct) {
         uint64_t wait_ms = (uint64_t)(awake ? config->pod_answer_ms : 0);
@@ -113,9 +133,6 @@ static void chat(struct request *request, struct bell_ear *ear, struct str uuid,
             wait_ms = (uint64_t)wait_s * 1000;
         settled = wait_for_answer(request, ear, message, wait_ms);
     }
-    if (wait_s)
-        reply_header(request, "Preference-Applied",
-                     arena_printf(request->arena, "wait=%lld", (long long)wait_s));
     if (settled)
         reply_settled(request, uuid, message);
     else

@@ -1,46 +1,29 @@
 /* The session surface: its table, its key, its errors. */
 #include "handlers/session/session.h"
 
-#include "core/base/config.h"
-
 #include <errno.h>
 
 static const char *const prefixes[] = {"/session", NULL};
 
+#define READ SCOPE_BIT(SCOPE_SESSION_READ)
+#define WRITE SCOPE_BIT(SCOPE_SESSION_WRITE)
+
 static const struct route routes[] = {
-    {"POST", "/session/create", session_create, "Make a session; its pod sleeps", 0},
-    {"GET", "/session", session_list, "The key's sessions, newest first (?user_id=, limit, cursor)", 0},
-    {"GET", "/session/{uuid}/status", session_status, "State, pods that are ready, messages that wait", 0},
-    {"POST", "/session/{uuid}/wake", session_wake, "Wake the pod", 0},
-    {"POST", "/session/{uuid}/sleep", session_sleep, "Put the pod to sleep once it has no work", 0},
+    {"POST", "/session/create", session_create, "Make a session; its pod sleeps", 0, WRITE, NULL},
+    {"GET", "/session", session_list, "The key's sessions, newest first (?user_id=, limit, cursor)", 0, READ,
+     NULL},
+    {"GET", "/session/{uuid}/status", session_status, "State, pods that are ready, messages that wait", 0,
+     READ, NULL},
+    {"POST", "/session/{uuid}/wake", session_wake, "Wake the pod", 0, WRITE, NULL},
+    {"POST", "/session/{uuid}/sleep", session_sleep, "Put the pod to sleep once it has no work", 0, WRITE,
+     NULL},
     {"POST", "/session/{uuid}/chat", session_chat,
-     "A message to the pod; kept while it sleeps (Prefer: wait=N)", 0},
+     "A message to the pod; kept while it sleeps (Prefer: wait=N)", 0, WRITE, NULL},
     {"GET", "/session/{uuid}/messages", session_messages,
-     "Messages and answers, oldest first (limit, cursor)", 0},
-    {"DELETE", "/session/{uuid}", session_delete, "End the session, its pod and its workspace", 0},
+     "Messages and answers, oldest first (limit, cursor)", 0, READ, NULL},
+    {"DELETE", "/session/{uuid}", session_delete, "End the session, its pod and its workspace", 0, WRITE,
+     NULL},
 };
-
-static bool authenticate(struct request *request)
-{
-    struct str key = http1_header(request->http->head, "x-api-key");
-    if (key.size == 0) {
-        reply_error(request, ERROR_UNAUTHORIZED, NULL);
-        return false;
-    }
-    int result = key_verify(key, "session", &request->principal);
-    if (result == -EACCES)
-        reply_error(request, ERROR_INVALID_KEY, NULL);
-    else if (result)
-        reply_failure(request, result);
-    return result == 0;
-}
-
-static const struct limit_policy *limit(void)
-{
-    static _Thread_local struct limit_policy policy = {.name = "session", .window_s = 60};
-    policy.limit = (uint64_t)config->session_rate;
-    return &policy;
-}
 
 const struct surface surface_session = {
     .name = "session",
@@ -48,8 +31,7 @@ const struct surface surface_session = {
     .routes = routes,
     .route_count = ARRAY_SIZE(routes),
     .render_error = render_error_text,
-    .authenticate = authenticate,
-    .limit = limit,
+    .authenticator = &auth_api_key,
 };
 
 /* Ids are checked before they become part of a key or a statement. */

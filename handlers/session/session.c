@@ -175,6 +175,24 @@ static void wait_until_gone(struct bell_ear *ear, struct str uuid)
     }
 }
 
+static void put_terminated(struct json_out *out, struct str uuid)
+{
+    json_put_str(out, "uuid", uuid);
+    json_put_text(out, "status", "terminated");
+    json_put_text(out, "message", "Session and all resources deleted");
+}
+
+/* The worker sees the deletion only once it is committed. */
+static bool commit(struct request *request, struct str uuid)
+{
+    struct reply reply;
+    if (!request->idempotency)
+        return true;
+    reply_begin(&reply, request);
+    put_terminated(&reply.json, uuid);
+    return reply_commit(&reply, 200);
+}
+
 /* DELETE /session/{uuid} */
 void session_delete(struct request *request)
 {
@@ -185,17 +203,16 @@ void session_delete(struct request *request)
     bell_ear_open(&ear, uuid);
     int result =
         instance_delete(request->arena, request->principal.account_id, uuid, str_from(bell_address()));
-    if (result == 0)
+    bool committed = result == 0 && commit(request, uuid);
+    if (committed)
         wait_until_gone(&ear, uuid);
     bell_ear_close(&ear);
-    if (result) {
+    if (result)
         session_failure(request, result);
+    if (!committed)
         return;
-    }
     struct reply reply;
     reply_begin(&reply, request);
-    json_put_str(&reply.json, "uuid", uuid);
-    json_put_text(&reply.json, "status", "terminated");
-    json_put_text(&reply.json, "message", "Session and all resources deleted");
+    put_terminated(&reply.json, uuid);
     reply_end(&reply, 200);
 }

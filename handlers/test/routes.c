@@ -4,11 +4,12 @@
 static const char *const prefixes[] = {"/test", NULL};
 
 static const struct route routes[] = {
-    {"*", "/test/echo", test_echo, "What was received: method, target, body_bytes", 0},
-    {"GET", "/test/websocket", test_websocket, "A WebSocket that sends back what it gets", 0},
-    {"GET", "/test/broadcast", test_subscribe, "A WebSocket that gets what is posted here", 0},
-    {"POST", "/test/broadcast", test_broadcast, "Sends the body to all of them", 0},
-    {"GET", "/test/events", test_events, "Numbered server-sent events (count, pause_ms)", 0},
+    {"*", "/test/echo", test_echo, "What was received: method, target, body_bytes", ROUTE_UNREPEATED, 0,
+     NULL},
+    {"GET", "/test/websocket", test_websocket, "A WebSocket that sends back what it gets", 0, 0, NULL},
+    {"GET", "/test/broadcast", test_subscribe, "A WebSocket that gets what is posted here", 0, 0, NULL},
+    {"POST", "/test/broadcast", test_broadcast, "Sends the body to all of them", ROUTE_UNREPEATED, 0, NULL},
+    {"GET", "/test/events", test_events, "Numbered server-sent events (count, pause_ms)", 0, 0, NULL},
 };
 
 const struct surface surface_test = {

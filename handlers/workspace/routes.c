@@ -18,7 +18,7 @@ static void visit_workspace(struct request *request)
 }
 
 static const struct route routes[] = {
-    {"*", "/*", visit_workspace, "A session's pod, woken for it: HTTP and WebSocket", 0},
+    {"*", "/*", visit_workspace, "A session's pod, woken for it: HTTP and WebSocket", 0, 0, NULL},
 };
 
 const struct surface surface_workspace = {

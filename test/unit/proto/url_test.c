@@ -221,6 +221,15 @@ static void query_parameters_are_found(void **state)
     assert_false(url_query(&arena, STR_NONE, "a", &value));
 }
 
+static void parameters_are_counted_in_any_spelling(void **state)
+{
+    (void)state;
+    assert_int_equal(url_query_count(STR("a=1&b=2&%61=3&a&A=4&aa=5&=a"), "a"), 3);
+    assert_int_equal(url_query_count(STR("a=%zz&a=%00"), "a"), 2);
+    assert_int_equal(url_query_count(STR("b=a"), "a"), 0);
+    assert_int_equal(url_query_count(STR_NONE, "a"), 0);
+}
+
 static void authorities_are_split(void **state)
 {
     (void)state;
@@ -309,6 +318,7 @@ int main(void)
         cmocka_unit_test(a_path_is_walked_by_segments),
         cmocka_unit_test(a_segment_is_decoded_once),
         cmocka_unit_test(query_parameters_are_found),
+        cmocka_unit_test(parameters_are_counted_in_any_spelling),
         cmocka_unit_test(authorities_are_split),
         cmocka_unit_test(what_is_no_authority_is_refused),
     };

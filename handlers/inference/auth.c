@@ -1,0 +1,290 @@
+/*
+ * Accounts come and go here: register, log in, refresh, log out, change the password. core/gate/password.c guards the doors.
+ */
+#include "handlers/inference/inference.h"
+
+#include "core/base/clock.h"
+#include "core/base/id.h"
+#include "core/domain/login.h"
+#include "core/domain/password.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+enum {
+    MADE_PASSWORD_SIZE = 24, /* 142 random bits */
+};
+
+/* What a failed step means to the client. */
+static void auth_failure(struct request *request, int result)
+{
+    switch (result) {
+    case -EBUSY:
+        reply_header(request, "Retry-After", "1");
+        reply_error(request, ERROR_RATE_LIMITED, "Too many passwords are being checked, please try again");
+        return;
+    case -EEXIST:
+        reply_error(request, ERROR_CONFLICT, "There is an account with this e-mail address already");
+        return;
+    default: reply_failure(request, result);
+    }
+}
+
+/* ---- several changes as one ---- */
+
+/* A request with an Idempotency-Key has a transaction already, which its reply commits. */
+static int open_scope(bool *own)
+{
+    *own = !pg_in_scope();
+    return *own ? pg_scope_open() : 0;
+}
+
+static int close_scope(bool own, int result)
+{
+    return own ? pg_scope_close(result) : result;
+}
+
+/* ---- POST /api/auth/register ---- */
+
+struct registration {
+    struct str email;
+    struct str organization;
+    struct str password;
+    char made[MADE_PASSWORD_SIZE + 1]; /* "" when the client has brought one */
+    struct account account;
+    struct key_secrets secrets;
+    struct key_row key;
+};
+
+static bool read_email(struct request *request, const struct json *body, struct str *email)
+{
+    struct str text;
+    if (!request_string(request, body, "email", 1, ACCOUNT_EMAIL_MAX, &text))
+        return false;
+    if (account_email(request->arena, text, email))
+        return true;
+    inference_invalid(request, "email must be an e-mail address");
+    return false;
+}
+
+static bool read_registration(struct request *request, struct registration *registration)
+{
+    const struct json *body = request_json(request);
+    if (!body || !read_email(request, body, &registration->email) ||
+        !inference_name(request, body, "organization", 1, ACCOUNT_ORGANIZATION_MAX,
+                        &registration->organization))
+        return false;
+    if (inference_is_given(body, "password"))
+        return request_string(request, body, "password", PASSWORD_LEAST, PASSWORD_MOST,
+                              &registration->password);
+    id_random_base62(registration->made, MADE_PASSWORD_SIZE);
+    registration->password = str_of(registration->made, MADE_PASSWORD_SIZE);
+    return true;
+}
+
+static int make_account(struct request *request, struct registration *registration)
+{
+    static const struct key_options options = {.surface = "inference", .name = {"default", 7}};
+    char hash[CRYPTO_PASSWORD_SIZE];
+    bool own;
+    int result = password_hash(hash, registration->password);
+    if (result == 0)
+        result = open_scope(&own);
+    if (result)
+        return result;
+    result = account_register(request->arena, registration->email, registration->organization, str_from(hash),
+                              &registration->account);
+    if (result == 0)
+        result = key_create(request->arena, registration->account.id, &options, &registration->secrets,
+                            &registration->key);
+    return close_scope(own, result);
+}
+
+void auth_register(struct request *request)
+{
+    struct registration registration = {.made = ""};
+    if (!read_registration(request, &registration))
+        return;
+    int result = make_account(request, &registration);
+    if (result) {
+        auth_failure(request, result);
+    } else {
+        struct reply reply;
+        inference_no_store(request);
+        reply_begin(&reply, request);
+        inference_put_account(&reply.json, &registration.account);
+        json_put_text(&reply.json, "api_key", registration.secrets.text);
+        json_put_str(&reply.json, "key_id", registration.key.ref);
+        if (registration.made[0])
+            json_put_text(&reply.json, "password", registration.made);
+        reply_end(&reply, 201);
+    }
+    crypto_wipe(&registration, sizeof registration);
+}
+
+/* ---- passwords ---- */
+
+/* True when the password is that of the account with this address, *account_id then; else it has replied `wrong`. */
+static bool check_password(struct request *request, struct str email, struct str password,
+                           int64_t *account_id, const char *wrong)
+{
+    struct str hash;
+    int result = gate_password(request, email, password, account_id, &hash);
+    if (result == -EACCES)
+        reply_error(request, ERROR_INVALID_LOGIN, wrong);
+    else if (result && result != -EALREADY)
+        auth_failure(request, result);
+    return result == 0;
+}
+
+/* ---- POST /api/auth/login ---- */
+
+static void put_tokens(struct json_out *out, const struct login_tokens *tokens)
+{
+    json_put_str(out, "token", tokens->token);
+    json_put_text(out, "token_type", "Bearer");
+    json_put_int(out, "expires_in", LOGIN_TOKEN_S);
+    json_put_text(out, "refresh_token", tokens->refresh);
+}
+
+struct opening {
+    struct account account;
+    struct login_tokens tokens;
+    struct key_secrets secrets;
+    struct key_row key;
+};
+
+static int begin_login(struct request *request, struct opening *opening)
+{
+    int64_t now_ms = clock_wall_ms();
+    char name[CLOCK_ISO_SIZE + 6] = "login ";
+    clock_format_iso(name + 6, now_ms);
+    const struct key_options options = {
+        .surface = "inference",
+        .name = str_from(name),
+        .expires_ms = now_ms + KEY_BY_LOGIN_S * INT64_C(1000),
+        .by_login = true,
+    };
+    bool own;
+    int result = open_scope(&own);
+    if (result)
+        return result;
+    result = login_begin(request->arena, opening->account.id, opening->account.ref, &opening->tokens);
+    if (result == 0)
+        result = key_create(request->arena, opening->account.id, &options, &opening->secrets, &opening->key);
+    return close_scope(own, result);
+}
+
+static void reply_login(struct request *request, const struct opening *opening)
+{
+    struct reply reply;
+    inference_no_store(request);
+    reply_begin(&reply, request);
+    json_put_text(&reply.json, "api_key", opening->secrets.text);
+    json_put_str(&reply.json, "key_id", opening->key.ref);
+    put_tokens(&reply.json, &opening->tokens);
+    json_key(&reply.json, "account");
+    json_open(&reply.json, '{');
+    inference_put_account(&reply.json, &opening->account);
+    json_close(&reply.json, '}');
+    reply_end(&reply, 200);
+}
+
+void auth_login(struct request *request)
+{
+    const struct json *body = request_json(request);
+    struct str text;
+    struct str email;
+    struct str password;
+    int64_t account_id;
+    if (!body || !request_string(request, body, "email", 1, ACCOUNT_EMAIL_MAX, &text) ||
+        !request_string(request, body, "password", 1, PASSWORD_MOST, &password))
+        return;
+    if (!account_email(request->arena, text, &email))
+        email = text;
+    if (!check_password(request, email, password, &account_id, NULL))
+        return;
+    struct opening opening = {.account = {.id = account_id}};
+    int result = account_get(request->arena, account_id, &opening.account);
+    if (result == 0 && opening.account.is_banned) {
+        reply_error(request, ERROR_BANNED, NULL);
+        return;
+    }
+    if (result == 0)
+        result = begin_login(request, &opening);
+    if (result)
+        auth_failure(request, result);
+    else
+        reply_login(request, &opening);
+    crypto_wipe(&opening, sizeof opening);
+}
+
+/* ---- POST /api/auth/refresh ---- */
+
+void auth_refresh(struct request *request)
+{
+    const struct json *body = request_json(request);
+    struct str refresh;
+    if (!body || !request_string(request, body, "refresh_token", 1, 1024, &refresh))
+        return;
+    struct login_tokens tokens;
+    int result = login_refresh(request->arena, refresh, &tokens);
+    if (result == -EACCES) {
+        reply_error(request, ERROR_INVALID_TOKEN, "The refresh token is invalid or has expired");
+    } else if (result) {
+        reply_failure(request, result);
+    } else {
+        struct reply reply;
+        inference_no_store(request);
+        reply_begin(&reply, request);
+        put_tokens(&reply.json, &tokens);
+        reply_end(&reply, 200);
+    }
+    crypto_wipe(tokens.refresh, sizeof tokens.refresh);
+}
+
+/* ---- POST /api/auth/logout ---- */
+
+/* One that ended a moment ago has what it asks for. */
+void auth_logout(struct request *request)
+{
+    if (request->principal.kind != PRINCIPAL_LOGIN) {
+        reply_error(request, ERROR_FORBIDDEN, "Only a log-in's token can log out; an API key is revoked");
+        return;
+    }
+    int result = login_end(request->principal.login_id);
+    if (result && result != -ENOENT)
+        reply_failure(request, result);
+    else
+        reply_body(request, 204, NULL, STR_NONE);
+}
+
+/* ---- POST /api/auth/password ---- */
+
+void auth_password(struct request *request)
+{
+    const struct json *body = request_json(request);
+    struct str old;
+    struct str new;
+    if (!body || !request_string(request, body, "old_password", 1, PASSWORD_MOST, &old) ||
+        !request_string(request, body, "new_password", PASSWORD_LEAST, PASSWORD_MOST, &new))
+        return;
+    struct account account;
+    int64_t id;
+    char hash[CRYPTO_PASSWORD_SIZE];
+    int result = account_get(request->arena, request->principal.account_id, &account);
+    if (result) {
+        reply_failure(request, result);
+        return;
+    }
+    struct str who = account.email.at ? account.email : account.ref;
+    if (!check_password(request, who, old, &id, "The old password is wrong"))
+        return;
+    result = password_hash(hash, new);
+    if (result == 0)
+        result = account_set_password(account.id, str_from(hash));
+    if (result)
+        auth_failure(request, result);
+    else
+        reply_body(request, 204, NULL, STR_NONE);
+}

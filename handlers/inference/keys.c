@@ -1,0 +1,219 @@
+/* API keys as their owners handle them. */
+#include "handlers/inference/inference.h"
+
+#include "core/domain/key.h"
+
+#include <errno.h>
+
+enum { OVERLAP_MAX_S = 604800 };
+
+static void keys_failure(struct request *request, int result)
+{
+    switch (result) {
+    case -ENOENT: reply_error(request, ERROR_NOT_FOUND, "API key not found"); return;
+    case -EEXIST: reply_error(request, ERROR_CONFLICT, "This API key was rotated before"); return;
+    default: reply_failure(request, result);
+    }
+}
+
+/* ---- what a key looks like ---- */
+
+/* A list of words separated by spaces, as an array. */
+static void put_words(struct json_out *out, const char *name, struct str list)
+{
+    struct str word;
+    json_key(out, name);
+    json_open(out, '[');
+    while (list.size && str_split(&list, ' ', &word))
+        json_put_str(out, NULL, word);
+    json_close(out, ']');
+}
+
+static void put_scopes(struct request *request, struct json_out *out, const struct key_row *key)
+{
+    struct str names[SCOPE_COUNT];
+    char *surface = arena_dup(request->arena, key->surface.at, key->surface.size);
+    size_t count = scope_names(scope_from_column(key->scopes, surface), names);
+    json_key(out, "scopes");
+    json_open(out, '[');
+    for (size_t i = 0; i < count; i++)
+        json_put_str(out, NULL, names[i]);
+    json_close(out, ']');
+}
+
+static void put_key(struct request *request, struct json_out *out, const struct key_row *key)
+{
+    json_put_str(out, "id", key->ref);
+    json_put_text(out, "object", "api_key");
+    json_put_str(out, "name", key->name);
+    json_put_str(out, "surface", key->surface);
+    json_put_str(out, "prefix", key->shown);
+    put_scopes(request, out, key);
+    put_words(out, "allow_from", key->allow_from);
+    json_put_bool(out, "signing", key->signs);
+    json_put_bool(out, "require_signature", key->must_sign);
+    json_put_time(out, "created_at", key->created_ms);
+    json_put_time(out, "expires_at", key->expires_ms);
+    json_put_time(out, "revoked_at", key->revoked_ms);
+    json_put_str(out, "rotated_to", key->rotated_to);
+}
+
+/* A new key, with what is shown this once; wipes it. */
+static void reply_made(struct request *request, const struct key_row *key, struct key_secrets *secrets)
+{
+    struct reply reply;
+    inference_no_store(request);
+    reply_begin(&reply, request);
+    put_key(request, &reply.json, key);
+    json_put_text(&reply.json, "key", secrets->text);
+    if (secrets->signing[0])
+        json_put_text(&reply.json, "signing_secret", secrets->signing);
+    reply_end(&reply, 201);
+    crypto_wipe(secrets, sizeof *secrets);
+}
+
+/* ---- GET ---- */
+
+/* GET /api/v1/api-keys */
+void keys_list(struct request *request)
+{
+    int64_t limit;
+    int64_t cursor;
+    if (!request_page(request, INFERENCE_PAGE_MAX, 0, &limit, &cursor))
+        return;
+    struct key_row *keys;
+    size_t count;
+    int result = key_list(request->arena, request->principal.account_id, cursor, limit + 1, &keys, &count);
+    if (result) {
+        reply_failure(request, result);
+        return;
+    }
+    bool more = count > (size_t)limit;
+    size_t shown = more ? (size_t)limit : count;
+    struct reply reply;
+    reply_begin(&reply, request);
+    json_put_text(&reply.json, "object", "list");
+    json_key(&reply.json, "data");
+    json_open(&reply.json, '[');
+    for (size_t i = 0; i < shown; i++) {
+        json_open(&reply.json, '{');
+        put_key(request, &reply.json, &keys[i]);
+        json_close(&reply.json, '}');
+    }
+    json_close(&reply.json, ']');
+    json_put_str(&reply.json, "next_cursor",
+                 more ? str_from(arena_printf(request->arena, "%lld", (long long)keys[shown - 1].id))
+                      : STR_NONE);
+    reply_end(&reply, 200);
+}
+
+/* The {id} of the path when it can be one; else replies 404 and returns false. */
+static bool key_ref(struct request *request, struct str *ref)
+{
+    *ref = request->params[0];
+    bool fine = ref->size > 4 && ref->size <= PRINCIPAL_REF_MAX && str_starts(*ref, STR("key_"));
+    for (size_t i = 4; fine && i < ref->size; i++) {
+        char c = ref->at[i];
+        fine = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    }
+    if (!fine)
+        keys_failure(request, -ENOENT);
+    return fine;
+}
+
+/* GET /api/v1/api-keys/{id} */
+void keys_get(struct request *request)
+{
+    struct str ref;
+    struct key_row key;
+    if (!key_ref(request, &ref))
+        return;
+    int result = key_get(request->arena, request->principal.account_id, ref, &key);
+    if (result) {
+        keys_failure(request, result);
+        return;
+    }
+    struct reply reply;
+    reply_begin(&reply, request);
+    put_key(request, &reply.json, &key);
+    reply_end(&reply, 200);
+}
+
+/* DELETE /api/v1/api-keys/{id} */
+void keys_revoke(struct request *request)
+{
+    struct str ref;
+    if (!key_ref(request, &ref))
+        return;
+    int result = key_revoke(request->principal.account_id, ref);
+    if (result) {
+        keys_failure(request, result);
+        return;
+    }
+    struct reply reply;
+    reply_begin(&reply, request);
+    json_put_str(&reply.json, "id", ref);
+    json_put_text(&reply.json, "object", "api_key");
+    json_put_bool(&reply.json, "deleted", true);
+    reply_end(&reply, 200);
+}
+
+/* ---- POST ---- */
+
+/* POST /api/v1/api-keys */
+void keys_create(struct request *request)
+{
+    struct key_options options = {.scopes = 0};
+    struct key_secrets secrets;
+    struct key_row key;
+    if (!keys_read_options(request, &options))
+        return;
+    int result = key_create(request->arena, request->principal.account_id, &options, &secrets, &key);
+    if (result)
+        keys_failure(request, result);
+    else
+        reply_made(request, &key, &secrets);
+}
+
+/* A body may be left out. */
+static bool read_overlap(struct request *request, int64_t *overlap_s)
+{
+    struct str text;
+    *overlap_s = 0;
+    if (!request_body(request, &text))
+        return false;
+    if (text.size == 0)
+        return true;
+    const struct json *body = request_json(request);
+    if (!body)
+        return false;
+    if (!inference_is_given(body, "overlap_seconds") ||
+        (json_to_i64(json_member(body, "overlap_seconds"), overlap_s) && *overlap_s >= 0 &&
+         *overlap_s <= OVERLAP_MAX_S))
+        return true;
+    inference_invalid(request, "overlap_seconds must be a whole number from 0 to 604800");
+    return false;
+}
+
+/* POST /api/v1/api-keys/{id}/rotate */
+void keys_rotate(struct request *request)
+{
+    struct str ref;
+    int64_t overlap_s;
+    struct key_secrets secrets;
+    struct key_row key;
+    if (!key_ref(request, &ref) || !read_overlap(request, &overlap_s))
+        return;
+    int64_t account_id = request->principal.account_id;
+    int result = key_get(request->arena, account_id, ref, &key);
+    if (result == 0 && !keys_may_hold(request, &key)) {
+        keys_refuse(request);
+        return;
+    }
+    if (result == 0)
+        result = key_rotate(request->arena, account_id, ref, overlap_s, &secrets, &key);
+    if (result)
+        keys_failure(request, result);
+    else
+        reply_made(request, &key, &secrets);
+}
