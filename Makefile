@@ -64,6 +64,7 @@ HELPER_LIB := $(if $(HELPER_OBJECTS),$(OUT)/libtest.a)
 
 MIGRATIONS := $(sort $(wildcard schema/*.sql))
 SCRIPTS := $(sort $(wildcard schema/*.lua))
+DOCUMENTS := $(addprefix $(OUT)/gen/,docs.csp docs.html openapi.json)
 
 ALL_OBJECTS := $(LIB_OBJECTS) $(MAIN_OBJECT) $(HELPER_OBJECTS) $(UNIT_SOURCES:%.c=$(OUT)/obj/%.o)
 FORMATTED = $(shell find core proto handlers workers test bench -name '*.[ch]' 2>/dev/null | sort)
@@ -168,11 +169,16 @@ $(OUT)/obj/%.o: %.c $(OUT)/compile.flags
 $(OUT)/obj/schema_embed.o: $(OUT)/gen/schema_embed.c $(OUT)/compile.flags
 	$(compile)
 
-# Migrations and Redis scripts are compiled into the binary: core/store/embed.h declares them.
-$(OUT)/gen/schema_embed.c: schema/embed.sh $(MIGRATIONS) $(SCRIPTS) $(OUT)/schema.list
+# Migrations, Redis scripts and the API's description are compiled into the binary: core/store/embed.h declares them.
+$(OUT)/gen/schema_embed.c: schema/embed.sh $(MIGRATIONS) $(SCRIPTS) $(DOCUMENTS) $(OUT)/schema.list
 	@echo '  EMBED $@'
 	@mkdir -p $(@D)
-	sh schema/embed.sh $(MIGRATIONS) $(SCRIPTS) >$@
+	sh schema/embed.sh $(MIGRATIONS) $(SCRIPTS) $(DOCUMENTS) >$@
+
+$(DOCUMENTS) &: schema/openapi.py schema/openapi.yaml
+	@echo '  DOCS  $(@D)/openapi.json'
+	@mkdir -p $(@D)
+	$(PYTHON) -B schema/openapi.py schema/openapi.yaml $(@D)
 
 # Files whose text is what the build depends on beside files: they change only when that text does.
 define remember

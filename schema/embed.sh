@@ -1,5 +1,6 @@
 #!/bin/sh
-# Writes C that holds the given files (*.sql, *.lua) as core/store/embed.h declares them, each table sorted by file name.
+# Writes C that holds the given files (*.sql, *.lua, and what schema/openapi.py makes) as core/store/embed.h declares them,
+# each table sorted by file name.
 # Bytes and not string literals: ISO C promises no literal longer than 4095 characters. Each text ends with a NUL that
 # its size does not count.
 set -eu
@@ -7,7 +8,9 @@ export LC_ALL=C
 
 sorted() {
     for file in "$@"; do
-        case $file in *"$suffix") echo "${file##*/} $file" ;; esac
+        for suffix in $suffixes; do
+            case $file in *"$suffix") echo "${file##*/} $file" ;; esac
+        done
     done | sort
 }
 
@@ -15,7 +18,7 @@ number=0
 table() {
     variable=$1
     count=$2
-    suffix=$3
+    suffixes=$3
     shift 3
     rows=
     total=0
@@ -40,3 +43,4 @@ echo '#include "core/store/embed.h"'
 echo
 table embedded_migrations embedded_migration_count .sql "$@"
 table embedded_scripts embedded_script_count .lua "$@"
+table embedded_documents embedded_document_count '.csp .html .json' "$@"

@@ -3,7 +3,8 @@
 
 #include "core/gate/gate.h"
 
-/* What operators and orchestrators ask: health, metrics. It also answers for every path that no surface has. */
+/* What operators and orchestrators ask: health, metrics; and what clients read: the API's description. It also answers
+ * for every path that no surface has. */
 extern const struct surface surface_ops;
 
 /* Watches the loop's stores: a fiber that asks them something each second, so that a hung one is noticed too. */
@@ -18,5 +19,7 @@ void ops_health(struct request *request);
 void ops_live(struct request *request);
 void ops_ready(struct request *request);
 void ops_metrics(struct request *request);
+void ops_openapi(struct request *request);
+void ops_docs(struct request *request);
 
 #endif

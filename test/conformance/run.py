@@ -1,4 +1,4 @@
-"""Suites that others wrote, against the release build. `make conformance [ARGS="websocket tls slow browser"]`.
+"""Suites that others wrote, against the release build. `make conformance [ARGS="websocket tls slow browser oauth schemathesis"]`.
 
 A suite that can't be had here is skipped, and says why. The reports are left in build/conformance/reports. Exit status 1
 when something failed.
@@ -15,6 +15,8 @@ import traceback
 from suite import ROOT, Row, Skip  # first: it says where the others are
 
 import browser_suite
+import oauth_suite
+import schemathesis_suite
 import slow_suite
 import tls_suite
 import websocket_suite
@@ -24,7 +26,8 @@ from machine import Gateway, Serve, cores
 
 SHOWN = 20  # failures of one row
 SUITES = {"websocket": websocket_suite.run, "tls": tls_suite.run, "slow": slow_suite.run,
-          "browser": browser_suite.run}
+          "browser": browser_suite.run, "oauth": oauth_suite.run,
+          "schemathesis": schemathesis_suite.run}
 
 
 class Bench:

@@ -24,12 +24,13 @@ class Row:
         self.note = note
 
 
-def run_tool(command, timeout_s, output=None):
-    """Runs a program to its end. Its exit status (None when its time was up), and what it has written: to the file `output`,
-    where that can be watched meanwhile, and here."""
+def run_tool(command, timeout_s, output=None, folder=None):
+    """Runs a program to its end, in a folder if one is given. Its exit status (None when its time was up), and what it has
+    written: to the file `output`, where that can be watched meanwhile, and here."""
     with open(output, "w+", encoding="utf-8") if output else tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         try:
-            status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=timeout_s).returncode
+            status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=timeout_s,
+                                    cwd=folder).returncode
         except FileNotFoundError:
             raise Skip(f"{command[0]} is not installed") from None
         except subprocess.TimeoutExpired:
