@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from urllib.request import Request, urlopen
 
 from load import Broken, Client
 
@@ -128,9 +129,12 @@ def stop(process):
         ended(process, STOP_S)
 
 
+METRICS_TOKEN = "bench"
 GATEWAY_SETTINGS = {
     "REACTORS": "1",
     "SESSION_RATE_PER_MINUTE": "1000000000",
+    "ADDRESS_RATE_PER_MINUTE": "1000000000",
+    "METRICS_TOKEN": METRICS_TOKEN,
     "IDLE_TIMEOUT_SECONDS": "3600",
     "LOG_REQUESTS": "1",
     "LOG_LEVEL": "info",
@@ -197,15 +201,34 @@ class Gateway:
             self.sessions.pop()
         client.close()
 
+    def admin(self, *words):
+        command = [self.program, "admin", *words, "--json", "--env-file", os.path.join(self.folder, "settings.env")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            raise Broken(f"admin {' '.join(words[:2])}: {done.stderr}")
+        return json.loads(done.stdout) if done.stdout else None
+
     def ping_jobs(self, count, durable):
         """Jobs a second that do nothing."""
-        command = [self.program, "admin", "jobs", "ping", "--json", "--count", str(count), "--env-file",
-                   os.path.join(self.folder, "settings.env")]
-        done = subprocess.run(command if durable else command + ["--volatile"], capture_output=True, text=True,
-                              timeout=120)
-        if done.returncode:
-            raise Broken(f"admin jobs ping: {done.stderr}")
-        return json.loads(done.stdout)["jobs_per_second"]
+        how = () if durable else ("--volatile",)
+        return self.admin("jobs", "ping", "--count", str(count), *how)["jobs_per_second"]
+
+    def limited_key(self):
+        """A key that is checked against four limits at each request, none of which a measurement reaches."""
+        made = self.admin("key", "create", "--account", "bench", "--surface", "inference")
+        self.admin("plan", "set", "--account", "bench", "--surface", "inference", "--plan", "enterprise")
+        for name in ("inference-key", "inference-minute", "inference-day"):
+            self.admin("plan", "limit", "--account", "bench", "--name", name, "--most", "1000000000")
+        return made["key"]
+
+    def metric(self, name):
+        """A counter of serve's, by METRICS_TOKEN."""
+        request = Request(self.origin + "/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"})
+        with urlopen(request, timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.split()[0] == name:
+                    return float(line.split()[1])
+        raise Broken(f"there is no metric {name}")
 
     def awake_at(self, session):
         """When the worker said that the pod is awake, in seconds since 1970."""

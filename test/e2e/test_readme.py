@@ -71,6 +71,7 @@ def test_the_tour_works_as_written(up):
     done = subprocess.run(["bash", "-e"], input="\n".join(blocks), cwd=up, env=environment(), capture_output=True,
                           text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    for word in ('"queued"', '"delivered"', '"healthy"', '"terminated"', "Hello AI!", "Are you there?", "Your workspace is awake"):
+    for word in ('"queued"', '"delivered"', '"healthy"', '"terminated"', "Hello AI!", "Are you there?", "Your workspace is awake",
+                 '"plan":"pro"', '"scopes":["account:read"]', '"access_token":"wga_', '"action":"oauth.client_token"'):
         assert word in done.stdout, (word, done.stdout)
     assert '"error"' not in done.stdout, done.stdout

@@ -1,5 +1,6 @@
 """`wakegate up`: the first start, the next ones, and every way it can end."""
 
+import contextlib
 import json
 import os
 import pwd
@@ -11,13 +12,20 @@ import stat
 import subprocess
 import tempfile
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 
+import psycopg2
 import pytest
 
 WAKEGATE = os.environ.get("WAKEGATE_BIN", "build/release/wakegate")
 START_SECONDS = 90  # the first start makes a database, perhaps under a sanitizer on a busy machine
 SERVERS = {"postgres", "redis-server"}
+# What credentials.env has beside the URL.
+MADE = {"SESSION_API_KEY", "FABSTIR_API_KEY", "DUMONT_API_KEY", "FABSTIR_EMAIL", "FABSTIR_PASSWORD", "SELF_CLIENT_ID",
+        "SELF_CLIENT_SECRET"}
+SECRETS = MADE - {"FABSTIR_EMAIL", "SELF_CLIENT_ID"} | {"ADMIN_TOKEN"}
 
 
 # ---- processes ----
@@ -136,6 +144,44 @@ def call(data, method, path, body=None):
         return answer.status, json.load(answer)
 
 
+def ask(data, path, body=None, headers=None, form=None):
+    """The status of an answer, and its JSON."""
+    sent = urllib.parse.urlencode(form).encode() if form else None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(credentials(data)["WAKEGATE_URL"] + path, data=sent, headers=headers or {})
+    if body is not None:
+        request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def check_credentials(data):
+    """Each of them opens what it is for."""
+    client = credentials(data)
+    assert call(data, "POST", "/session/create", {"user_id": "ada"})[0] == 201
+    login = {"email": client["FABSTIR_EMAIL"], "password": client["FABSTIR_PASSWORD"]}
+    assert ask(data, "/api/auth/login", login)[0] == 200
+    assert ask(data, "/api/v1/whoami", headers={"Authorization": f"Bearer {client['FABSTIR_API_KEY']}"})[0] == 200
+    form = {"grant_type": "client_credentials", "client_id": client["SELF_CLIENT_ID"],
+            "client_secret": client["SELF_CLIENT_SECRET"]}
+    assert ask(data, "/oauth/token", form=form)[0] == 200
+    status, keys = ask(data, "/admin/v1/key/list", headers={"Authorization": f"Bearer {client['ADMIN_TOKEN']}"})
+    assert status == 200
+    holds = [key for key in keys if not key["revoked_at"]]
+    assert {key["surface"] for key in holds} >= {"session", "inference", "gpu"}
+    assert any(client["DUMONT_API_KEY"].startswith(key["shown"]) for key in holds if key["surface"] == "gpu")
+
+
+def keep_lines(path, names):
+    """Of a file of NAME=value lines, those of these names alone."""
+    with open(path, encoding="utf-8") as file:
+        lines = [line for line in file if line.split("=", 1)[0] in names]
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(lines)
+
+
 def mode(path):
     return stat.S_IMODE(os.stat(path).st_mode)
 
@@ -178,12 +224,14 @@ def up_factory(parent):
 def test_first_start_gives_working_credentials(up, data):
     one = up(data).ready()
     client = credentials(data)
-    assert set(client) == {"WAKEGATE_URL", "SESSION_API_KEY"}
+    assert set(client) == {"WAKEGATE_URL", "ADMIN_TOKEN", *MADE}
+    assert client["ADMIN_TOKEN"] == settings(data)["ADMIN_TOKEN"]
     assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d*", client["WAKEGATE_URL"])
     assert client["WAKEGATE_URL"] in one.text(one.out)
     status, session = call(data, "POST", "/session/create", {"user_id": "ada"})
     assert status == 201
     assert session["user_id"] == "ada"
+    check_credentials(data)
 
 
 def test_files_are_closed_to_others(up, data):
@@ -220,27 +268,62 @@ def test_servers_listen_on_unix_sockets_only(up, data):
 
 def test_second_start_keeps_key_and_data(up, data):
     one = up(data).ready()
-    key = credentials(data)["SESSION_API_KEY"]
-    secret = settings(data)["ENCRYPTION_KEY"]
+    before = credentials(data)
+    secrets = settings(data)
     _, session = call(data, "POST", "/session/create", {"user_id": "ada"})
     assert one.stop() == 0
     two = up(data).ready()
-    assert credentials(data)["SESSION_API_KEY"] == key
-    assert settings(data)["ENCRYPTION_KEY"] == secret
+    assert {**credentials(data), "WAKEGATE_URL": ""} == {**before, "WAKEGATE_URL": ""}
+    for name in ("ENCRYPTION_KEY", "ADMIN_TOKEN"):
+        assert settings(data)[name] == secrets[name]
     status, found = call(data, "GET", f"/session/{session['uuid']}/status")
     assert status == 200
     assert found["uuid"] == session["uuid"]
     assert two.seconds < 20  # it is a tenth of that on a machine with nothing else to do
 
 
-def test_a_key_is_made_anew_when_the_file_lacks_it(up, data):
+def test_credentials_are_made_anew_when_the_file_is_gone(up, data):
     one = up(data).ready()
-    key = credentials(data)["SESSION_API_KEY"]
+    before = credentials(data)
     assert one.stop() == 0
     os.unlink(os.path.join(data, "credentials.env"))
     up(data).ready()
-    assert credentials(data)["SESSION_API_KEY"] != key
-    assert call(data, "POST", "/session/create", {"user_id": "ada"})[0] == 201
+    after = credentials(data)
+    assert set(after) == set(before)
+    assert {name for name in MADE if after[name] == before[name]} == {"FABSTIR_EMAIL"}
+    check_credentials(data)
+
+
+def test_a_file_of_an_older_version_gains_what_it_lacks(up, data):
+    """It had a session key alone, of an account without an address."""
+    one = up(data).ready()
+    key = credentials(data)["SESSION_API_KEY"]
+    with contextlib.closing(psycopg2.connect(settings(data)["DATABASE_URL"])) as database:
+        database.cursor().execute("UPDATE account SET email = NULL, password = NULL")
+        database.commit()
+    assert one.stop() == 0
+    keep_lines(os.path.join(data, "credentials.env"), {"WAKEGATE_URL", "SESSION_API_KEY"})
+    keep_lines(os.path.join(data, "settings.env"), set(settings(data)) - {"ADMIN_TOKEN"})
+    up(data).ready()
+    assert credentials(data)["SESSION_API_KEY"] == key
+    assert set(credentials(data)) == {"WAKEGATE_URL", "ADMIN_TOKEN", *MADE}
+    check_credentials(data)
+
+
+def test_a_database_whose_secret_is_lost_is_not_started(up, data):
+    one = up(data).ready()
+    secret = settings(data)["ENCRYPTION_KEY"]
+    assert one.stop() == 0
+    path = os.path.join(data, "settings.env")
+    keep_lines(path, set(settings(data)) - {"ENCRYPTION_KEY"})
+    two = up(data)
+    assert two.process.wait(START_SECONDS) == 1
+    assert two.said().count("\n") == 1 and "ENCRYPTION_KEY" in two.said()
+    assert "ENCRYPTION_KEY" not in settings(data)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"ENCRYPTION_KEY={secret}\n")
+    up(data).ready()
+    check_credentials(data)
 
 
 def test_settings_that_a_person_added_stay(up, data):
@@ -397,19 +480,28 @@ def test_a_part_that_dies_is_started_again(up, data, part):
 # ---- secrets ----
 
 
-def test_no_secret_on_a_command_line(up, data):
-    up(data).ready()
+def test_no_secret_on_a_command_line_while_it_starts_and_runs(up, data):
+    one = up(data)
+    lines = set()
+    while "Ctrl-C stops it." not in one.text(one.out):
+        assert one.process.poll() is None, one.said()
+        lines.update(processes_of(data).values())
+    lines.update(processes_of(data).values())
+    assert any(" admin demo credentials " in line for line in lines), lines
     known = [settings(data)[name] for name in ("ENCRYPTION_KEY", "METRICS_TOKEN", "DATABASE_URL", "REDIS_URL")]
-    known.append(credentials(data)["SESSION_API_KEY"])
-    for line in processes_of(data).values():
+    known += [credentials(data)[name] for name in SECRETS]
+    for line in lines:
         assert not any(secret in line for secret in known), line
 
 
-def test_no_key_in_a_log(up, data):
-    up(data).ready()
+def test_no_secret_in_a_log(up, data):
+    one = up(data).ready()
+    check_credentials(data)
+    assert one.stop() == 0
+    known = [settings(data)["ENCRYPTION_KEY"], *(credentials(data)[name] for name in SECRETS)]
     for name in os.listdir(os.path.join(data, "log")):
         text = read(os.path.join(data, "log", name)).decode()
-        for secret in (credentials(data)["SESSION_API_KEY"], settings(data)["ENCRYPTION_KEY"]):
+        for secret in known:
             assert secret not in text, name
 
 

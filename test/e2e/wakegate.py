@@ -17,6 +17,7 @@ from stores import wait_until
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BINARY = os.environ.get("WAKEGATE_BIN", os.path.join(ROOT, "build", "asan", "wakegate"))
 ENCRYPTION_KEY = "test-only-secret-of-the-operator-0123456789"
+ADMIN_TOKEN = "test-only-token-of-the-operator-api-0123456789"
 POD_SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pod.py")
 STOP_S = 60
 PORTS_EACH = 100  # of pods, for one gateway
@@ -47,6 +48,7 @@ SETTINGS = {
     "PORT": "0",
     "REACTORS": "2",
     "ENCRYPTION_KEY": ENCRYPTION_KEY,
+    "ADMIN_TOKEN": ADMIN_TOKEN,
     "SESSION_RATE_PER_MINUTE": "1000000",
     "IDLE_TIMEOUT_SECONDS": "60",
     "RECONCILE_MS": "100",
@@ -234,10 +236,18 @@ class Gateway:
     def sql(self, statement, *values):
         return self.stores.postgres.run(statement, *values, database=self.database)
 
-    def admin(self, *words):
-        done = run("admin", *words, "--env-file", self.env_file, "--json")
+    def admin(self, *words, env=None):
+        done = run("admin", *words, "--env-file", self.env_file, "--json", env=env)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if done.stdout else None
+
+    def operator(self, noun, verb, arguments=None, token=ADMIN_TOKEN, url=None, headers=None):
+        """The operator API: the response. What only reads is asked with GET."""
+        reads = verb in ("list", "show", "counts", "dead")
+        return requests.request(
+            "GET" if reads else "POST", f"{url or self.url}/admin/v1/{noun}/{verb}", timeout=30,
+            params=arguments if reads else None, json=None if reads else arguments or {}, verify=self.ca or True,
+            headers={**({"Authorization": f"Bearer {token}"} if token else {}), **(headers or {})})
 
     def make_key(self, account="tests"):
         return self.admin("key", "create", "--account", account, "--surface", "session")
@@ -309,7 +319,7 @@ class Gateway:
             if not part.process:
                 continue
             part.log_lines()
-            for secret in (*self.keys.values(), ENCRYPTION_KEY):
+            for secret in filter(None, (*self.keys.values(), ENCRYPTION_KEY, self.settings["ADMIN_TOKEN"])):
                 assert secret not in part.log(), f"{part.name} logs a secret"
 
     def _end_supervision(self):
