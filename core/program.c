@@ -5,6 +5,7 @@
 #include "core/base/config.h"
 #include "core/base/crypto.h"
 #include "core/base/log.h"
+#include "core/domain/instance.h"
 #include "core/domain/key.h"
 #include "core/domain/login.h"
 #include "core/domain/oauth.h"
@@ -126,6 +127,7 @@ void program_close_stores(struct loop *loop)
     key_close_loop(loop);
     login_close_loop(loop);
     oauth_close_loop(loop);
+    instance_owner_close_loop(loop);
     fetch_close_loop(loop);
     pg_close_loop(loop);
     redis_close_loop(loop);

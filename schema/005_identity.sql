@@ -67,6 +67,7 @@ CREATE TABLE login (
     revoked_at   timestamptz
 );
 CREATE INDEX login_account ON login (account_id, id);
+CREATE INDEX login_expires ON login (expires_at);
 CREATE UNIQUE INDEX login_spent ON login (spent_hash) WHERE spent_hash IS NOT NULL;
 
 -- ---- OAuth 2.0 ----

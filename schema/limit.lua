@@ -7,6 +7,10 @@
 --   bucket  the moment when it will be full, in microseconds of this server's clock; needed, most and asked for are microseconds
 --           too, and the key lives until then
 -- Returns whether all admit, and for each limit what was taken and what its count is now (of a bucket: until it is full).
+local function set_bucket(key, now, count)
+    redis.call('SET', key, string.format('%.0f', now + count), 'PX', math.ceil(count / 1000) + 1000)
+end
+
 local now
 local admits = 1
 local limits = {}
@@ -21,8 +25,12 @@ for i, key in ipairs(KEYS) do
             local time = redis.call('TIME')
             now = time[1] * 1000000 + time[2]
         end
-        -- Fuller than full, or emptier than empty because the clock was set back, it can't be.
-        count = math.min(math.max(count - now, 0), tonumber(most))
+        count = math.max(count - now, 0)
+        if count > tonumber(most) then
+            -- Emptier than empty: the clock was set back, or the limit has another burst now. It is filled from here on.
+            count = tonumber(most)
+            set_bucket(key, now, count)
+        end
     end
     limit.is_new = not stored
     limit.count = count
@@ -42,7 +50,7 @@ for i, key in ipairs(KEYS) do
     end
     local count = limit.count + taken
     if taken > 0 and limit.kind == 'bucket' then
-        redis.call('SET', key, string.format('%.0f', now + count), 'PX', math.ceil(count / 1000) + 1000)
+        set_bucket(key, now, count)
     elseif taken > 0 then
         redis.call('INCRBY', key, taken)
         if limit.is_new then

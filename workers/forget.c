@@ -5,6 +5,7 @@
 #include "core/base/log.h"
 #include "core/domain/audit.h"
 #include "core/domain/idempotency.h"
+#include "core/domain/login.h"
 #include "core/domain/oauth.h"
 #include "core/run/sync.h"
 
@@ -18,6 +19,7 @@ static const struct {
 } rows[] = {
     {"audit records", audit_forget},
     {"kept answers", idempotency_forget},
+    {"log-ins", login_forget},
     {"OAuth codes and tokens", oauth_forget},
 };
 

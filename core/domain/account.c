@@ -53,6 +53,10 @@ static const struct pg_statement sql_set_password = {
     "l AS (UPDATE login SET revoked_at = now() WHERE account_id = $1::bigint AND revoked_at IS NULL), "
     "k AS (UPDATE api_key SET revoked_at = now() WHERE account_id = $1::bigint AND by_login AND revoked_at IS "
     "NULL)" AUDIT("$3", "account.password", "a", "a.id", "a.ref") "SELECT 1 FROM a"};
+static const struct pg_statement sql_hold = {
+    "account_hold",
+    "SELECT 1 FROM account WHERE id = $1::bigint AND ($2::text IS NULL OR password = $2::text) "
+    "FOR NO KEY UPDATE"};
 static const struct pg_statement sql_ban = {
     "account_ban",
     "WITH a AS (UPDATE account SET banned_at = now(), ban_reason = $2::text, "
@@ -252,9 +256,23 @@ int account_set_email(int64_t id, struct str email)
     return change(&sql_set_email, PG_VALUES(PG_INT(id), PG_TEXT(email), AUDIT_WHO));
 }
 
+int account_hold(int64_t id, struct str password_hash)
+{
+    CHECK(pg_in_scope());
+    return change(&sql_hold, PG_VALUES(PG_INT(id), PG_TEXT(password_hash)));
+}
+
+/* Log-ins of the same moment are waited for first: the statement that ends them must see them. */
 int account_set_password(int64_t id, struct str password_hash)
 {
-    return change(&sql_set_password, PG_VALUES(PG_INT(id), PG_TEXT(password_hash), AUDIT_WHO));
+    bool in_scope = pg_in_scope();
+    int result = in_scope ? 0 : pg_scope_open();
+    if (result)
+        return result;
+    result = account_hold(id, STR_NONE);
+    if (result == 0)
+        result = change(&sql_set_password, PG_VALUES(PG_INT(id), PG_TEXT(password_hash), AUDIT_WHO));
+    return in_scope ? result : pg_scope_close(result);
 }
 
 int account_ban(int64_t id, struct str reason, int64_t until_ms)

@@ -43,13 +43,17 @@ int account_get(struct arena *arena, int64_t id, struct account *account) MUST_U
 /* For a login: absent hash when it has none. -ENOENT: nobody has the address. */
 int account_password(struct arena *arena, struct str email, int64_t *id, struct str *password_hash) MUST_USE;
 int account_set_password(int64_t id, struct str password_hash) MUST_USE;
+/* Nobody else changes the account until the scope that is open ends; -ENOENT also when this is not its password's hash any more
+ * (absent: whatever it is). Waits. */
+int account_hold(int64_t id, struct str password_hash) MUST_USE;
 /* All accounts, newest first, below `cursor` (0: from the start). Waits. */
 int account_list(struct arena *arena, int64_t cursor, int64_t limit, struct account **accounts, size_t *count)
     MUST_USE;
 /* The same of those that are banned now. */
 int account_list_banned(struct arena *arena, int64_t cursor, int64_t limit, struct account **accounts,
                         size_t *count) MUST_USE;
-/* Bans end at `until_ms` (0: never by themselves); everything the account has is refused within a second. */
+/* Bans end at `until_ms` (0: never by themselves); everything the account has is refused within a second. Its pods go on until
+ * instance_sleep_all. */
 int account_ban(int64_t id, struct str reason, int64_t until_ms) MUST_USE;
 int account_unban(int64_t id) MUST_USE;
 /* SQL: whether the account `a` is banned now. */

@@ -150,6 +150,14 @@ int idempotency_finish(struct arena *arena, const struct idempotency *which, int
     return result;
 }
 
+int idempotency_pass(void)
+{
+    fiber_hold();
+    int result = pg_scope_close(0);
+    fiber_release();
+    return result;
+}
+
 void idempotency_drop(void)
 {
     int result = pg_scope_close(-ECANCELED);

@@ -21,7 +21,7 @@
 enum { IDEMPOTENCY_KEY_MAX = 255, IDEMPOTENCY_KEEP_S = 86400 };
 
 struct idempotency {
-    struct str owner; /* who sent it: "session:12", or an address for routes without a key */
+    struct str owner; /* who sent it, and what it may do: one word; an address for routes without a key */
     struct str key;
     unsigned char request[32]; /* digest of method, path and body */
 };
@@ -44,6 +44,8 @@ int idempotency_keep(struct arena *arena, const struct idempotency *which, int s
  * been given again. Waits. */
 int idempotency_finish(struct arena *arena, const struct idempotency *which, int status, struct str answer)
     MUST_USE;
+/* Keeps the effect, and no answer: closes the scope with a commit. As idempotency_keep fails. Waits. */
+int idempotency_pass(void) MUST_USE;
 /* Takes the effect back: closes the scope with a rollback. Waits. */
 void idempotency_drop(void);
 /* Removes what is older than a day, some thousands at a time. Waits. */

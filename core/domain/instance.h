@@ -154,4 +154,13 @@ void instance_publish(const struct instance *instance);
 /* The tenant of its jobs, as text in `out`. */
 struct str instance_tenant(int64_t account_id, char out[24]);
 
+/* ---- a banned account's ---- */
+
+/* Whether the account is banned to which the instance belongs; believed for as long as of a key (core/domain/verdict.h).
+ * Waits. -ENOENT; errors of pg_read. */
+int instance_owner_is_banned(struct str id, bool *banned) MUST_USE;
+void instance_owner_close_loop(struct loop *loop);
+/* Puts all of an account's instances to sleep, which ends what is open to them. Waits. */
+int instance_sleep_all(struct arena *arena, int64_t account_id) MUST_USE;
+
 #endif

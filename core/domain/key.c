@@ -33,11 +33,11 @@ static const struct {
 static const struct pg_statement sql_find = {
     "key_find",
     "SELECT k.id, k.account_id, a.ref, k.surface, array_to_string(k.scopes, ' '), "
-    "array_to_string(k.allow_from, ' '), k.must_sign, k.signing_secret IS NOT NULL, " ACCOUNT_IS_BANNED(
-        "a") ", " PLAN_COLUMNS("k.account_id",
-                               "k.surface") " FROM api_key k "
-                                            "JOIN account a ON a.id = k.account_id WHERE k.hash = $1::bytea AND " HOLDS(
-                                                "k")};
+    "array_to_string(k.allow_from, ' '), k.must_sign, k.signing_secret IS NOT NULL, " ACCOUNT_IS_BANNED("a") ", " PLAN_COLUMNS(
+        "k.account_id",
+        "k.surface") ", CASE WHEN NOT k.by_login THEN " MS("k.expires_at") " END FROM api_key k "
+                                                                           "JOIN account a ON a.id = k.account_id WHERE k.hash = $1::bytea AND " HOLDS(
+                                                                               "k")};
 static const struct pg_statement sql_create = {
     "key_create",
     "WITH k AS (INSERT INTO api_key (account_id, ref, surface, name, shown, hash, scopes, allow_from, "
@@ -133,6 +133,7 @@ static bool read_principal(const struct pg_rows *rows, const char *surface, stru
         .must_sign = pg_bool(rows, 0, 6),
         .can_sign = pg_bool(rows, 0, 7),
         .is_banned = pg_bool(rows, 0, 8),
+        .lends_until_ms = pg_i64(rows, 0, 11), /* who logs in may make what lasts */
     };
     snprintf(principal->account_ref, sizeof principal->account_ref, "%.*s", STR_ARG(ref));
     plan_read(&principal->plan, surface, pg_str(rows, 0, 9), pg_str(rows, 0, 10));

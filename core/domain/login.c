@@ -17,7 +17,7 @@
 #define ISSUER "wakegate"
 #define AUDIENCE "wakegate-api"
 
-enum { REF_SIZE = 29, TOKEN_ID_SIZE = 23 };
+enum { REF_SIZE = 29, TOKEN_ID_SIZE = 23, FORGET_AT_ONCE = 5000 };
 
 static const struct pg_statement sql_begin = {
     "login_begin",
@@ -27,7 +27,8 @@ static const struct pg_statement sql_begin = {
 static const struct pg_statement sql_refresh = {
     "login_refresh", "WITH l AS (UPDATE login SET refresh_hash = $2::bytea, spent_hash = $1::bytea, "
                      "expires_at = now() + $3::bigint * interval '1 second' WHERE refresh_hash = $1::bytea "
-                     "AND revoked_at IS NULL AND expires_at > now() RETURNING *)" AUDIT(
+                     "AND revoked_at IS NULL AND expires_at > now() AND NOT EXISTS (SELECT FROM account a "
+                     "WHERE a.id = login.account_id AND " ACCOUNT_IS_BANNED("a") ") RETURNING *)" AUDIT(
                          "$4", "login.refresh", "l", "l.account_id",
                          "l.ref") "SELECT l.ref, a.ref FROM l JOIN account a ON a.id = l.account_id"};
 static const struct pg_statement sql_reuse = {
@@ -43,6 +44,10 @@ static const struct pg_statement sql_find = {
                       "l.account_id",
                       "$2::text") " FROM login l JOIN account a ON a.id = l.account_id "
                                   "WHERE l.ref = $1::text AND l.revoked_at IS NULL AND l.expires_at > now()"};
+
+static const struct pg_statement sql_forget = {
+    "login_forget", "DELETE FROM login WHERE id IN (SELECT id FROM login "
+                    "WHERE expires_at < now() - interval '1 day' ORDER BY expires_at LIMIT $1::bigint)"};
 
 static struct jwt_key jwt_key;
 
@@ -169,6 +174,20 @@ int login_end(int64_t login_id)
     bool found = pg_count(rows) == 1;
     pg_rows_free(rows);
     return found ? 0 : -ENOENT;
+}
+
+int login_forget(void)
+{
+    size_t removed;
+    do {
+        struct pg_rows *rows;
+        int result = pg_write(&sql_forget, PG_VALUES(PG_INT(FORGET_AT_ONCE)), &rows);
+        if (result)
+            return result;
+        removed = pg_affected(rows);
+        pg_rows_free(rows);
+    } while (removed == FORGET_AT_ONCE);
+    return 0;
 }
 
 /* ---- whose token is it? ---- */

@@ -28,7 +28,7 @@ void login_clear(void);
 /* Begins one for an account whose password was right. Waits. */
 int login_begin(struct arena *arena, int64_t account_id, struct str account_ref, struct login_tokens *tokens)
     MUST_USE;
-/* -EACCES: no such refresh token, or it ended. Waits. */
+/* -EACCES: no such refresh token, or it ended, or the account is banned. Waits. */
 int login_refresh(struct arena *arena, struct str refresh, struct login_tokens *tokens) MUST_USE;
 /* Logs out. Waits. -ENOENT when it has ended already. */
 int login_end(int64_t login_id) MUST_USE;
@@ -38,5 +38,7 @@ int login_verify(struct arena *arena, struct str token, const char *surface, str
 /* Whether it looks like one of ours at all: not an API key. */
 bool login_has_form(struct str token);
 void login_close_loop(struct loop *loop);
+/* Removes log-ins that ended long ago. Waits. */
+int login_forget(void) MUST_USE;
 
 #endif

@@ -17,7 +17,12 @@
 
 #include <errno.h>
 
-enum { VERIFIER_LEAST = 43, VERIFIER_MOST = 128, CHALLENGE_MAX = 44 /* of 32 bytes: 43 characters */ };
+enum {
+    VERIFIER_LEAST = 43,
+    VERIFIER_MOST = 128,
+    CHALLENGE_MAX = 44, /* of 32 bytes: 43 characters */
+    FORGET_AT_ONCE = 5000
+};
 
 /* A grant `g` that holds. */
 #define GRANT_HOLDS                                                                                          \
@@ -115,16 +120,17 @@ static const struct pg_statement sql_introspect = {
     "AND t.expires_at > now() AND g.revoked_at IS NULL AND NOT " ACCOUNT_IS_BANNED("a")};
 
 /* Codes and tokens are kept a day longer than they hold, so that who comes late is told from who comes again; a grant goes
- * with the last of them. */
+ * with the last of them. Says how many codes or tokens went. */
 #define LONG_AGO "now() - interval '1 day'"
 #define FORGET(name, table)                                                                                  \
     {                                                                                                        \
         name, "WITH gone AS (DELETE FROM " table " WHERE hash IN (SELECT hash FROM " table                   \
-              " WHERE expires_at < " LONG_AGO " LIMIT 5000) RETURNING grant_id) "                            \
-              "DELETE FROM oauth_grant g USING gone WHERE g.id = gone.grant_id AND NOT EXISTS "              \
+              " WHERE expires_at < " LONG_AGO " LIMIT $1::bigint) RETURNING grant_id), "                     \
+              "ended AS (DELETE FROM oauth_grant g USING gone WHERE g.id = gone.grant_id AND NOT EXISTS "              \
               "(SELECT FROM oauth_token t WHERE t.grant_id = g.id AND t.expires_at >= " LONG_AGO ") "        \
               "AND NOT EXISTS "                                                                              \
-              "(SELECT FROM oauth_code k WHERE k.grant_id = g.id AND k.expires_at >= " LONG_AGO ")"          \
+              "(SELECT FROM oauth_code k WHERE k.grant_id = g.id AND k.expires_at >= " LONG_AGO ")) "        \
+              "SELECT count(*) FROM gone"                                                                    \
     }
 static const struct pg_statement sql_forget_codes = FORGET("oauth_forget_codes", "oauth_code");
 static const struct pg_statement sql_forget_tokens = FORGET("oauth_forget_tokens", "oauth_token");
@@ -340,8 +346,22 @@ int oauth_introspect(struct arena *arena, const struct oauth_client *client, str
     return 0;
 }
 
+static int forget(const struct pg_statement *statement)
+{
+    int64_t gone;
+    do {
+        struct pg_rows *rows;
+        int result = pg_write(statement, PG_VALUES(PG_INT(FORGET_AT_ONCE)), &rows);
+        if (result)
+            return result;
+        gone = pg_i64(rows, 0, 0);
+        pg_rows_free(rows);
+    } while (gone == FORGET_AT_ONCE);
+    return 0;
+}
+
 int oauth_forget(void)
 {
-    int result = pg_write(&sql_forget_codes, PG_NO_VALUES, NULL);
-    return result ? result : pg_write(&sql_forget_tokens, PG_NO_VALUES, NULL);
+    int result = forget(&sql_forget_codes);
+    return result ? result : forget(&sql_forget_tokens);
 }

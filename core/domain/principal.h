@@ -32,6 +32,7 @@ struct principal {
     bool is_test;                      /* a test client's */
     scope_set scopes;
     struct plan plan;
+    int64_t lends_until_ms; /* keys that it makes end then, too; 0: when they like */
     bool is_banned;
     bool must_sign;
     bool can_sign;                                   /* the key has a signing secret: key_signing_secret */

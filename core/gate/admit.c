@@ -50,13 +50,11 @@ static bool comes_from_allowed(const struct request *request)
 
 static bool is_welcome(struct request *request)
 {
-    if (request->principal.is_banned) {
-        reply_error(request, ERROR_BANNED, NULL);
-        return false;
-    }
-    if (comes_from_allowed(request))
+    bool banned = request->principal.is_banned;
+    if (!banned && comes_from_allowed(request))
         return true;
-    reply_error(request, ERROR_ADDRESS, NULL);
+    if (gate_limit_address(request))
+        reply_error(request, banned ? ERROR_BANNED : ERROR_ADDRESS, NULL);
     return false;
 }
 
@@ -117,5 +115,5 @@ bool gate_admit(struct request *request)
     if (by && (!has_scope(request, by) || !gate_signature(request)))
         return false;
     introduce(request);
-    return gate_repeat(request);
+    return request->route->flags & ROUTE_SLOW_START ? gate_repeat_key(request) : gate_repeat(request);
 }

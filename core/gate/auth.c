@@ -32,10 +32,12 @@ struct str gate_bearer(const struct request *request)
 
 /* ---- X-API-Key ---- */
 
+/* As with Authorization, two are none. */
 static struct str api_key(const struct request *request)
 {
-    struct str key = http1_header(request->http->head, "x-api-key");
-    return key.size ? key : STR_NONE;
+    const struct http1_head *head = request->http->head;
+    struct str key = http1_header(head, "x-api-key");
+    return key.size && http1_header_count(head, "x-api-key") == 1 ? key : STR_NONE;
 }
 
 static int verify_api_key(struct request *request)

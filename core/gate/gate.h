@@ -87,6 +87,9 @@ enum route_flags {
     ROUTE_UNLIMITED = 2, /* no rate limit */
     ROUTE_UNREPEATED =
         4, /* a POST or DELETE without an effect, or that passes its body on: no Idempotency-Key */
+    ROUTE_SLOW_START =
+        8, /* the handler calls gate_repeat itself, once it has done what takes long and has no effect: the transaction that
+            * comes with an Idempotency-Key has one of few connections */
 };
 
 /* A row of a surface's table. `path` has segments in braces for parameters: "/session/{uuid}/chat". The method "*" is
@@ -282,8 +285,10 @@ extern const struct authenticator auth_api_key, auth_bearer, auth_oauth, auth_op
 struct str gate_bearer(const struct request *request);
 /* Signed requests (signature.c; README, "signed requests"). False when it has replied. Waits. */
 bool gate_signature(struct request *request);
-/* Idempotency-Key (repeat.c): true when the handler is to run. */
+/* Idempotency-Key (repeat.c): true when the handler is to run, or to go on. Waits. */
 bool gate_repeat(struct request *request);
+/* Its form alone: false when it has replied 400. */
+bool gate_repeat_key(struct request *request);
 /* The answer is about to be sent, and its fields are added: keeps it and commits. False: it could not, and another is to be
  * sent. Waits. */
 bool gate_repeat_keep(struct request *request, int status, struct str body);

@@ -3,6 +3,7 @@
  *
  *     gate_repeat ─▶ handler ─▶ gate_repeat_keep: kept and committed, then sent           below 500, but for 408 and 429
  *          │            │                          or taken back, then sent               others: nothing has happened
+ *          │            │                          or committed alone, then sent          below 500, of nobody we know
  *          │            └─ request_commit: kept and committed, it goes on ─▶ gate_repeat_keep: the final answer
  *          └─ replies: the answer again, 409, 422, 400
  *
@@ -13,6 +14,7 @@
 
 #include "core/base/config.h"
 #include "core/base/crypto.h"
+#include "core/base/escape.h"
 #include "core/base/log.h"
 #include "core/domain/idempotency.h"
 #include "core/domain/vault.h"
@@ -151,7 +153,29 @@ static bool key_is_fine(const struct http1_head *head, struct str key)
     return true;
 }
 
-/* Who sends it: tenants must not get each other's answers, and their keys may be the same. */
+/* What the key or token may do, and from where, as a word: an answer may show a secret of the same reach. */
+static const char *rights_of(struct request *request)
+{
+    enum { RIGHTS_SIZE = 16 /* bytes of a digest */ };
+    const struct principal *principal = &request->principal;
+    unsigned char digest[CRYPTO_DIGEST_SIZE];
+    char *word = arena_alloc(request->arena, 2 * RIGHTS_SIZE + 1);
+    struct buf text = {0};
+    buf_add_u64(&text, principal->scopes);
+    buf_add_char(&text, principal->must_sign ? '!' : '.');
+    for (size_t i = 0; i < principal->network_count; i++) {
+        buf_add(&text, principal->networks[i].address.bytes, sizeof principal->networks[i].address.bytes);
+        buf_add_u64(&text, principal->networks[i].bits);
+        buf_add_char(&text, ' ');
+    }
+    crypto_digest(digest, buf_str(&text), NULL);
+    buf_clear(&text);
+    escape_hex(word, digest, RIGHTS_SIZE);
+    return word;
+}
+
+/* Who sends it: tenants must not get each other's answers, and their keys may be the same. Keys of one account share answers
+ * when they may do the same: so a repetition with a rotated key is one, and a narrow key is not shown what a wider one made. */
 static struct str owner_of(struct request *request)
 {
     const struct principal *principal = &request->principal;
@@ -165,11 +189,12 @@ static struct str owner_of(struct request *request)
     }
     case PRINCIPAL_KEY:
     case PRINCIPAL_LOGIN:
-        text = arena_printf(request->arena, "%s:%lld", surface, (long long)principal->account_id);
+        text = arena_printf(request->arena, "%s:%lld:%s", surface, (long long)principal->account_id,
+                            rights_of(request));
         break;
     case PRINCIPAL_CLIENT:
-        text = arena_printf(request->arena, "%s:%lld:%s", surface, (long long)principal->account_id,
-                            principal->client_id);
+        text = arena_printf(request->arena, "%s:%lld:%s:%s", surface, (long long)principal->account_id,
+                            principal->client_id, rights_of(request));
         break;
     case PRINCIPAL_OPERATOR: text = arena_printf(request->arena, "%s:operator", surface); break;
     }
@@ -217,16 +242,23 @@ static bool begin(struct request *request, struct repeat *repeat)
     UNREACHABLE();
 }
 
+bool gate_repeat_key(struct request *request)
+{
+    struct str key = http1_header(request->http->head, "idempotency-key");
+    bool fine = LIKELY(!key.at) || !may_repeat(request) || key_is_fine(request->http->head, key);
+    if (!fine)
+        reply_error(request, ERROR_BAD_IDEMPOTENCY, NULL);
+    return fine;
+}
+
 bool gate_repeat(struct request *request)
 {
     struct str key = http1_header(request->http->head, "idempotency-key");
     struct str body;
     if (LIKELY(!key.at) || !may_repeat(request))
         return true;
-    if (!key_is_fine(request->http->head, key)) {
-        reply_error(request, ERROR_BAD_IDEMPOTENCY, NULL);
+    if (!gate_repeat_key(request))
         return false;
-    }
     if (!request_body(request, &body))
         return false;
     struct repeat *repeat = arena_zalloc(request->arena, sizeof *repeat);
@@ -243,6 +275,12 @@ bool gate_repeat(struct request *request)
 static bool is_kept_status(int status)
 {
     return status < 500 && status != 408 && status != 429;
+}
+
+/* Refusals of nobody in particular are not kept: there is no end of those who could fill the table with them. */
+static bool is_passed(const struct request *request, int status)
+{
+    return request->principal.kind == PRINCIPAL_NOBODY && status >= 400 && is_kept_status(status);
 }
 
 /* Another answer takes this one's place: what the handler said of its own goes, but for the body's type. */
@@ -267,13 +305,16 @@ static void finish(struct request *request, int status, struct str answer)
 bool gate_repeat_keep(struct request *request, int status, struct str body)
 {
     const struct repeat *repeat = repeat_of(request);
-    bool kept = is_kept_status(status);
+    bool passed = is_passed(request, status);
+    bool kept = is_kept_status(status) && !passed;
     int result = 0;
     struct buf answer = kept ? answer_put(request, NULL, body) : (struct buf){0};
     if (request->committed_early)
         finish(request, status, kept ? buf_str(&answer) : STR_NONE);
     else if (kept)
         result = idempotency_keep(request->arena, &repeat->which, status, buf_str(&answer), 0);
+    else if (passed)
+        result = idempotency_pass();
     else
         idempotency_drop();
     answer_clear(&answer);

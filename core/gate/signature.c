@@ -15,7 +15,6 @@
 #include "core/domain/key.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 enum { SIGNATURE_WINDOW_S = 300, HEX_DIGEST_SIZE = 2 * CRYPTO_DIGEST_SIZE };
 
@@ -42,7 +41,9 @@ static void sign(struct request *request, struct str secret, struct str timestam
 static bool is_recent(struct str timestamp)
 {
     int64_t then_s;
-    return str_to_i64(timestamp, &then_s) && llabs(clock_wall_s() - then_s) <= SIGNATURE_WINDOW_S;
+    int64_t now_s = clock_wall_s();
+    return str_to_i64(timestamp, &then_s) && then_s >= now_s - SIGNATURE_WINDOW_S &&
+           then_s <= now_s + SIGNATURE_WINDOW_S;
 }
 
 /* A key that has no secret can't have signed anything. */

@@ -1,5 +1,6 @@
 /* Bans: what an account has is refused within a second. */
 #include "core/base/clock.h"
+#include "core/domain/instance.h"
 #include "core/operator/verbs.h"
 
 #include <errno.h>
@@ -45,6 +46,8 @@ int operator_ban_add(struct operator_call *call)
     result = operator_account(call, &account);
     if (result == 0)
         result = account_ban(account.id, reason, until_ms);
+    if (result == 0)
+        result = instance_sleep_all(call->arena, account.id);
     return result ? result : operator_show_account(call, account.id);
 }
 

@@ -112,7 +112,6 @@ static int read_options(struct operator_call *call, struct key_options *options,
         .allow_from = networks,
         .must_sign = operator_switch(call, "require_signature"),
         .signs = operator_switch(call, "signing") || operator_switch(call, "require_signature"),
-        .expires_ms = expires_s ? clock_wall_ms() + expires_s * 1000 : 0,
     };
     if (!options->surface)
         return operator_fail(call, -EINVAL, "there is no surface %.*s with keys",
@@ -121,6 +120,7 @@ static int read_options(struct operator_call *call, struct key_options *options,
         return operator_fail(call, -EINVAL, "name has %d characters at most", KEY_NAME_MAX);
     if (operator_text(call, "expires_in").at && (expires_s < 1 || expires_s > longest_s))
         return operator_fail(call, -EINVAL, "expires_in must be 1 second to a hundred years");
+    options->expires_ms = expires_s ? clock_wall_ms() + expires_s * 1000 : 0;
     int result = read_scopes(call, options->surface, &options->scopes);
     return result ? result : read_networks(call, networks, &options->allow_count);
 }

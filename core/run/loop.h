@@ -28,6 +28,7 @@ enum loop_slot {
     LOOP_KEYS,
     LOOP_LOGINS,
     LOOP_TOKENS,
+    LOOP_OWNERS,
     LOOP_GATE,
     LOOP_SLOTS
 };

@@ -51,6 +51,7 @@ struct registration {
     struct str organization;
     struct str password;
     char made[MADE_PASSWORD_SIZE + 1]; /* "" when the client has brought one */
+    char hash[CRYPTO_PASSWORD_SIZE];
     struct account account;
     struct key_secrets secrets;
     struct key_row key;
@@ -85,15 +86,12 @@ static bool read_registration(struct request *request, struct registration *regi
 static int make_account(struct request *request, struct registration *registration)
 {
     static const struct key_options options = {.surface = "inference", .name = {"default", 7}};
-    char hash[CRYPTO_PASSWORD_SIZE];
     bool own;
-    int result = password_hash(hash, registration->password);
-    if (result == 0)
-        result = open_scope(&own);
+    int result = open_scope(&own);
     if (result)
         return result;
-    result = account_register(request->arena, registration->email, registration->organization, str_from(hash),
-                              &registration->account);
+    result = account_register(request->arena, registration->email, registration->organization,
+                              str_from(registration->hash), &registration->account);
     if (result == 0)
         result = key_create(request->arena, registration->account.id, &options, &registration->secrets,
                             &registration->key);
@@ -105,10 +103,13 @@ void auth_register(struct request *request)
     struct registration registration = {.made = ""};
     if (!read_registration(request, &registration))
         return;
-    int result = make_account(request, &registration);
+    int result = password_hash(registration.hash, registration.password);
+    bool goes_on = result || gate_repeat(request);
+    if (result == 0 && goes_on)
+        result = make_account(request, &registration);
     if (result) {
         auth_failure(request, result);
-    } else {
+    } else if (goes_on) {
         struct reply reply;
         inference_no_store(request);
         reply_begin(&reply, request);
@@ -124,12 +125,12 @@ void auth_register(struct request *request)
 
 /* ---- passwords ---- */
 
-/* True when the password is that of the account with this address, *account_id then; else it has replied `wrong`. */
+/* True when the password is that of the account with this address, *account_id and its *hash then; else it has replied
+ * `wrong`. */
 static bool check_password(struct request *request, struct str email, struct str password,
-                           int64_t *account_id, const char *wrong)
+                           int64_t *account_id, struct str *hash, const char *wrong)
 {
-    struct str hash;
-    int result = gate_password(request, email, password, account_id, &hash);
+    int result = gate_password(request, email, password, account_id, hash);
     if (result == -EACCES)
         reply_error(request, ERROR_INVALID_LOGIN, wrong);
     else if (result && result != -EALREADY)
@@ -149,6 +150,7 @@ static void put_tokens(struct json_out *out, const struct login_tokens *tokens)
 
 struct opening {
     struct account account;
+    struct str hash; /* of the password that was right */
     struct login_tokens tokens;
     struct key_secrets secrets;
     struct key_row key;
@@ -169,7 +171,9 @@ static int begin_login(struct request *request, struct opening *opening)
     int result = open_scope(&own);
     if (result)
         return result;
-    result = login_begin(request->arena, opening->account.id, opening->account.ref, &opening->tokens);
+    result = account_hold(opening->account.id, opening->hash);
+    if (result == 0)
+        result = login_begin(request->arena, opening->account.id, opening->account.ref, &opening->tokens);
     if (result == 0)
         result = key_create(request->arena, opening->account.id, &options, &opening->secrets, &opening->key);
     return close_scope(own, result);
@@ -196,15 +200,16 @@ void auth_login(struct request *request)
     struct str text;
     struct str email;
     struct str password;
+    struct str hash;
     int64_t account_id;
     if (!body || !request_string(request, body, "email", 1, ACCOUNT_EMAIL_MAX, &text) ||
         !request_string(request, body, "password", 1, PASSWORD_MOST, &password))
         return;
     if (!account_email(request->arena, text, &email))
         email = text;
-    if (!check_password(request, email, password, &account_id, NULL))
+    if (!check_password(request, email, password, &account_id, &hash, NULL) || !gate_repeat(request))
         return;
-    struct opening opening = {.account = {.id = account_id}};
+    struct opening opening = {.hash = hash};
     int result = account_get(request->arena, account_id, &opening.account);
     if (result == 0 && opening.account.is_banned) {
         reply_error(request, ERROR_BANNED, NULL);
@@ -212,7 +217,9 @@ void auth_login(struct request *request)
     }
     if (result == 0)
         result = begin_login(request, &opening);
-    if (result)
+    if (result == -ENOENT) /* the password was changed meanwhile */
+        reply_error(request, ERROR_INVALID_LOGIN, NULL);
+    else if (result)
         auth_failure(request, result);
     else
         reply_login(request, &opening);
@@ -270,6 +277,7 @@ void auth_password(struct request *request)
         !request_string(request, body, "new_password", PASSWORD_LEAST, PASSWORD_MOST, &new))
         return;
     struct account account;
+    struct str old_hash;
     int64_t id;
     char hash[CRYPTO_PASSWORD_SIZE];
     int result = account_get(request->arena, request->principal.account_id, &account);
@@ -278,7 +286,7 @@ void auth_password(struct request *request)
         return;
     }
     struct str who = account.email.at ? account.email : account.ref;
-    if (!check_password(request, who, old, &id, "The old password is wrong"))
+    if (!check_password(request, who, old, &id, &old_hash, "The old password is wrong"))
         return;
     result = password_hash(hash, new);
     if (result == 0)

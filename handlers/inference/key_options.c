@@ -1,6 +1,6 @@
 /*
  * What a new key is to be like. Nobody gives away more than he has: a key that is made or rotated has no scope that the
- * caller has not, may come from nowhere that the caller may not, and signs its requests if the caller must.
+ * caller has not, may come from nowhere that the caller may not, holds no longer, and signs its requests if the caller must.
  */
 #include "handlers/inference/inference.h"
 
@@ -31,6 +31,13 @@ static bool may_give_scopes(const struct principal *principal, const char *surfa
                                              : (principal->scopes & all) == all;
 }
 
+/* 0: for ever. */
+static bool may_hold_until(const struct principal *principal, int64_t expires_ms)
+{
+    int64_t most_ms = principal->lends_until_ms;
+    return most_ms == 0 || (expires_ms > 0 && expires_ms <= most_ms);
+}
+
 void keys_refuse(struct request *request)
 {
     reply_error(request, ERROR_SCOPE, "A key can't be given more than the caller has");
@@ -43,7 +50,8 @@ bool keys_may_hold(struct request *request, const struct key_row *key)
     struct str list = key->allow_from;
     struct str text;
     if (!may_give_scopes(principal, surface, scope_from_column(key->scopes, surface)) ||
-        (principal->network_count > 0 && list.size == 0) || (principal->must_sign && !key->must_sign))
+        !may_hold_until(principal, key->expires_ms) || (principal->network_count > 0 && list.size == 0) ||
+        (principal->must_sign && !key->must_sign))
         return false;
     while (list.size && str_split(&list, ' ', &text)) {
         struct network network;
@@ -188,9 +196,11 @@ static bool read_scopes(struct request *request, const struct json *body, struct
 static bool read_expiry(struct request *request, const struct json *body, int64_t *expires_ms)
 {
     static const int64_t longest_s = INT64_C(100) * 366 * 86400;
+    static const int64_t last_ms =
+        INT64_C(253402300799000); /* of the year 9999: what can be written in four digits */
     int64_t now_ms = clock_wall_ms();
     int64_t seconds;
-    *expires_ms = 0;
+    *expires_ms = request->principal.lends_until_ms;
     if (inference_is_given(body, "expires_in") && inference_is_given(body, "expires_at")) {
         inference_invalid(request, "expires_in and expires_at can't both be given");
         return false;
@@ -204,12 +214,15 @@ static bool read_expiry(struct request *request, const struct json *body, int64_
         *expires_ms = now_ms + seconds * 1000;
     } else if (inference_is_given(body, "expires_at")) {
         struct str text = json_string(json_member(body, "expires_at"));
-        if (!text.at || !parse_time(text, expires_ms) || *expires_ms <= now_ms) {
+        if (!text.at || !parse_time(text, expires_ms) || *expires_ms <= now_ms || *expires_ms > last_ms) {
             inference_invalid(request, "expires_at must be a time to come, like 2030-01-31T12:00:00Z");
             return false;
         }
     }
-    return true;
+    bool fine = may_hold_until(&request->principal, *expires_ms);
+    if (!fine)
+        keys_refuse(request);
+    return fine;
 }
 
 /* The caller's own networks, as text, for a key that is given none. */

@@ -16,10 +16,10 @@ static const char *const prefixes[] = {"/api/auth", "/api/v1", "/v1", NULL};
     }
 
 static const struct route routes[] = {
-    {"POST", "/api/auth/register", auth_register, "Make an account and its first API key", ROUTE_OPEN, 0,
-     "register"},
-    {"POST", "/api/auth/login", auth_login, "A new API key and a log-in's token, for a password", ROUTE_OPEN,
-     0, "login"},
+    {"POST", "/api/auth/register", auth_register, "Make an account and its first API key",
+     ROUTE_OPEN | ROUTE_SLOW_START, 0, "register"},
+    {"POST", "/api/auth/login", auth_login, "A new API key and a log-in's token, for a password",
+     ROUTE_OPEN | ROUTE_SLOW_START, 0, "login"},
     {"POST", "/api/auth/refresh", auth_refresh, "A log-in's next token", ROUTE_OPEN, 0, NULL},
     {"POST", "/api/auth/logout", auth_logout, "End the log-in whose token this is", 0, SCOPE_NONE_NEEDED,
      NULL},

@@ -7,7 +7,7 @@
 
 #include <errno.h>
 
-enum { BASIC_MAX = 1024 };
+enum { BASIC_MAX = 1024, BODY_MAX = 65536 /* each parameter is looked for in all of it */ };
 
 /* ---- errors ---- */
 
@@ -116,6 +116,10 @@ bool input_body(struct request *request, struct input *input)
     }
     if (!request_body(request, &input->form))
         return false;
+    if (input->form.size > BODY_MAX) {
+        oauth_error(request, 413, "invalid_request", "The body is too large");
+        return false;
+    }
     return form || read_json(request, input->form, input);
 }
 

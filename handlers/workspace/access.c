@@ -10,6 +10,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/config.h"
+#include "core/domain/instance.h"
 #include "core/domain/workspace.h"
 
 /* ---- link and cookie ---- */
@@ -83,6 +84,14 @@ static bool is_safe(struct str method)
 
 /* ---- all together ---- */
 
+/* A link or cookie outlives a ban. While nobody can say, it counts: those who are banned have no pod that is awake. */
+static bool is_banned(struct str instance)
+{
+    bool banned;
+    int result = instance_owner_is_banned(instance, &banned);
+    return result == 0 && banned;
+}
+
 bool access_admit(struct request *request, struct guest *guest)
 {
     const struct http1_head *head = request->http->head;
@@ -93,6 +102,10 @@ bool access_admit(struct request *request, struct guest *guest)
     bool by_link = has_good_link(request, instance, now_s);
     if (!by_link && !has_good_cookie(head, instance, now_s)) {
         page_reply(request, PAGE_NO_ACCESS);
+        return false;
+    }
+    if (is_banned(instance)) {
+        reply_error(request, ERROR_BANNED, NULL);
         return false;
     }
     if ((guest->upgrade || !is_safe(head->method)) && !gate_origin_is_fine(request)) {

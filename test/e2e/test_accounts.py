@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from accounts import PASSWORD, SETTINGS, Account, call, error_of
+from accounts import PASSWORD, SETTINGS, Account, call, error_of, refresh
 from fixtures import run_gateway
 from stores import wait_until
 
@@ -137,7 +137,8 @@ def test_a_free_account_has_ten_requests_a_minute(gateway):
 
 def test_a_banned_account_is_refused_within_a_second(gateway):
     account = Account(gateway)
-    token = account.logged_in()["token"]
+    logged_in = account.logged_in()
+    token = logged_in["token"]
     assert account.status() == 200 and account.status(token) == 200
     gateway.sql("UPDATE account SET banned_at = now(), ban_reason = 'spam' WHERE ref = %s", account.id)
     banned = time.monotonic()
@@ -146,6 +147,16 @@ def test_a_banned_account_is_refused_within_a_second(gateway):
     error_of(account.call("GET", "/v1/account"), 403, "account_banned")
     error_of(account.login(), 403, "account_banned")
     error_of(account.login(password="the wrong password"), 401, "invalid_credentials")
+    error_of(refresh(gateway, logged_in["refresh_token"]), 401, "invalid_token")
+
+
+def test_who_is_let_in_nowhere_is_limited_too(start_gateway):
+    gateway = start_gateway({**SETTINGS, "ADDRESS_RATE_PER_MINUTE": "12"}, works=0)
+    account, banned = Account(gateway), Account(gateway)
+    elsewhere = account.make_key(allow_from=["192.0.2.1"])["key"]
+    gateway.sql("UPDATE account SET banned_at = now() WHERE ref = %s", banned.id)
+    statuses = [account.status(token) for token in (banned.key, elsewhere) * 12]
+    assert set(statuses) == {403, 429} and statuses[-1] == 429
 
 
 def test_registrations_are_counted_for_each_address(start_gateway):

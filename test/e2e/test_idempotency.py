@@ -382,6 +382,31 @@ def test_a_new_api_key_is_shown_again_and_is_the_same(gateway):
     assert listed.status_code == 200, listed.text
 
 
+def test_a_key_is_not_shown_what_a_wider_one_of_its_account_made(gateway):
+    def make(*options):
+        return gateway.admin("key", "create", "--account", "wider", "--surface", "inference", *options)["key"]
+    wide = make()
+    key = new_key()
+    first = bearer(gateway, key, "/api/v1/api-keys", wide, name="wide")
+    for options in (["--scopes", "keys:write"], ["--allow-from", "127.0.0.0/8"]):
+        answer = bearer(gateway, key, "/api/v1/api-keys", make(*options), name="wide")
+        assert answer.status_code == 201 and "Idempotent-Replayed" not in answer.headers
+        assert answer.json()["key"] != first.json()["key"]
+        assert (answer.json()["scopes"], answer.json()["allow_from"]) != (first.json()["scopes"], [])
+    # One that may do the same is shown it: a key may have been rotated between the two.
+    check_replay(first, bearer(gateway, key, "/api/v1/api-keys", make(), name="wide"))
+
+
+def test_refusals_of_nobody_are_not_kept(gateway):
+    before = count(gateway, "idempotency")
+    for path, body, status in (("/api/auth/refresh", {"refresh_token": "x"}, 401), ("/api/auth/login", {}, 400),
+                               ("/api/auth/register", {"email": "x"}, 400)):
+        for _ in range(2):
+            answer = requests.post(gateway.url + path, json=body, headers={"Idempotency-Key": "nobody"}, timeout=30)
+            assert answer.status_code == status and "Idempotent-Replayed" not in answer.headers
+    assert count(gateway, "idempotency") == before
+
+
 def test_a_registration_that_is_repeated_makes_one_account(gateway):
     key, email = new_key(), f"{new_key()}@example.com"
     body = {"email": email, "password": "a long enough password", "organization": "Once"}

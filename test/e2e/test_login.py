@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import json
 import statistics
 import time
@@ -155,6 +156,43 @@ def test_a_new_password_ends_what_the_old_one_gave(gateway, account):
     assert account.status() == 200  # a key that was made by hand
 
 
+@pytest.fixture
+def transaction(gateway):
+    with contextlib.closing(gateway.stores.postgres.connect(gateway.database)) as connection:
+        connection.autocommit = False
+        yield connection
+
+
+def waits_for_lock(gateway, transaction):
+    pid = transaction.info.backend_pid
+    wait_until(lambda: gateway.sql("SELECT 1 FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))", pid), 20,
+               "a statement waits for ours")
+
+
+def test_a_log_in_does_not_outlive_the_password_that_changes_meanwhile(gateway, account, transaction):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, transaction.cursor() as cursor:
+        cursor.execute("UPDATE account SET password = 'another' WHERE ref = %s", (account.id,))
+        answer = pool.submit(account.login, fresh=True)
+        waits_for_lock(gateway, transaction)
+        transaction.commit()
+        error_of(answer.result(), 401, "invalid_credentials")
+
+
+def test_a_new_password_ends_a_log_in_that_begins_meanwhile(gateway, account, transaction):
+    token = account.logged_in()["token"]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, transaction.cursor() as cursor:
+        cursor.execute("SELECT id FROM account WHERE ref = %s FOR NO KEY UPDATE", (account.id,))
+        cursor.execute("INSERT INTO login (ref, account_id, refresh_hash, expires_at) SELECT 'login_' || id, id, "
+                       "sha256(ref::bytea), now() + interval '1 day' FROM account WHERE ref = %s", (account.id,))
+        answer = pool.submit(account.call, "POST", "/api/auth/password", token, fresh=True,
+                             json={"old_password": PASSWORD, "new_password": "a new and longer one"})
+        waits_for_lock(gateway, transaction)
+        transaction.commit()
+        assert answer.result().status_code == 204
+    assert gateway.sql("SELECT count(*) FROM login l JOIN account a ON a.id = l.account_id WHERE a.ref = %s "
+                       "AND l.revoked_at IS NULL", account.id) == [(0,)]
+
+
 def test_a_wrong_address_and_a_wrong_password_have_the_same_answer(gateway, account):
     def answer(email, password):
         got = call(gateway, "POST", "/api/auth/login", json={"email": email, "password": password})
@@ -246,18 +284,21 @@ def peak_kb(part):
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
 
 
-def test_fifty_logins_at_once_are_hashed_one_by_one_and_the_rest_refused(start_gateway):
-    gateway = start_gateway({**SETTINGS, "PASSWORD_HASHES": "1"}, works=0)
+@pytest.mark.parametrize("keyed", [False, True], ids=["plain", "idempotent"])
+def test_fifty_logins_at_once_are_hashed_one_by_one_and_the_rest_refused(start_gateway, keyed):
+    # Who waits for the hash must not have the one connection for transactions meanwhile.
+    gateway = start_gateway({**SETTINGS, "PASSWORD_HASHES": "1", "REACTORS": "1", "PG_POOL_SIZE": "1"}, works=0)
     account = Account(gateway)
     part = gateway.serves[0]
     url = gateway.url
 
-    def log_in(_):
-        return requests.post(f"{url}/api/auth/login", json={"email": account.email, "password": PASSWORD}, timeout=60)
+    def log_in(number):
+        return requests.post(f"{url}/api/auth/login", json={"email": account.email, "password": PASSWORD}, timeout=60,
+                             headers={"Idempotency-Key": f"log-in {number}"} if keyed else {})
     with concurrent.futures.ThreadPoolExecutor(50) as pool:
         # As many clients as there will be.
         list(pool.map(lambda _: requests.get(f"{url}/livez", timeout=60), range(50)))
-        assert log_in(0).status_code == 200
+        assert log_in("first").status_code == 200
         before_kb = peak_kb(part)
         answers = list(pool.map(log_in, range(50)))
     statuses = [answer.status_code for answer in answers]

@@ -670,6 +670,13 @@ def test_a_bad_request_for_tokens_is_told_what_is_wrong(app, body, headers, erro
     assert answer.json()["error_description"]
 
 
+def test_a_form_is_no_larger_than_forms_are(gateway):
+    for path in ("token", "revoke", "introspect", "authorize"):
+        statuses = [requests.post(f"{gateway.url}/oauth/{path}", timeout=30, data="&" * size, headers={
+            "Content-Type": "application/x-www-form-urlencoded"}).status_code for size in (65536, 65537)]
+        assert statuses == [400 if path == "authorize" else 401, 413], path
+
+
 def test_other_methods_and_paths_are_the_surfaces_errors(gateway):
     answer = requests.get(gateway.url + "/oauth/token", timeout=30)
     assert answer.status_code == 405 and answer.headers["Allow"].startswith("POST")

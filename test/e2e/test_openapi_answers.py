@@ -147,12 +147,12 @@ def provoke_bad_requests(world, operation):
         expect(world.call(operation, data=" " * BODY_MAX + "{}", headers=json_type), 413)
 
 
-def provoke_reused_key(world, operation, seed, **options):
-    """`seed` is an operation whose answer is kept under a key; that comes again with this one."""
+def provoke_reused_key(world, operation, seed, asked=..., **options):
+    """`seed` is an operation whose answer is kept under a key; that comes again with this one, which asks for `asked`."""
     if operation.takes("Idempotency-Key"):
         headers = {"Idempotency-Key": world.new_name()}
         assert world.call(world.spec.operation(seed), headers=headers, **options).ok
-        expect(world.call(operation, headers=headers), 422)
+        expect(world.call(operation, headers=headers, body=asked), 422)
 
 
 def provoke_other_methods(world, operation):
@@ -334,8 +334,9 @@ def test_answers_of_accounts_and_keys(described, spent, cut_off, spec):
         if operation.security:
             provoke_reused_key(world, operation, "apiKeyCreate", body={"name": "other"})
         else:  # what was kept for who has no credentials is kept for the address
-            other = {"email": world.new_name() + "@example.com", "organization": "ACME"}
-            provoke_reused_key(world, operation, "accountRegister", body=other)
+            who = {"email": world.new_name() + "@example.com", "password": PASSWORD}
+            provoke_reused_key(world, operation, "accountRegister", body={**who, "organization": "ACME"},
+                               asked=who if operation.path.endswith("/login") else ...)
         provoke_other_methods(world, operation)
     refused = World(spent, spec)
     provoke_refusals(refused, operations)

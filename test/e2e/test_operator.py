@@ -98,6 +98,11 @@ def unique(operator, name):
     return f"{name}-{operator.name}"
 
 
+def a_second_later():
+    """Reactors believe what they have learned for 0.9 s; what is asked from now on must have the new answer."""
+    time.sleep(1)
+
+
 def bearer(secret):
     return {"Authorization": f"Bearer {secret}"}
 
@@ -199,7 +204,7 @@ def test_a_key_is_rotated_and_revoked_by_number_and_by_ref(operator, gateway):
 def test_an_overlap_leaves_both_keys(operator, gateway):
     old = operator("key", "create", account=unique(operator, "overlaps"), surface="inference")
     new = operator("key", "rotate", key=old["id"], overlap=3600)
-    time.sleep(1.2)  # what a reactor has learned of a key it believes for 0.9 s
+    a_second_later()
     for key in (old, new):
         assert get(gateway, "/api/v1/api-keys", key["key"]).status_code == 200
     assert "rotated" in operator.refusal("key", "rotate", key=old["id"])
@@ -276,9 +281,8 @@ def test_a_plan_and_a_limit_count_within_a_second(operator, gateway):
     after = operator("plan", "set", account=account, surface="inference", plan="pro")
     assert after == operator("plan", "show", account=account)
     assert after["plans"]["inference"] == "pro" and limit_of(after, "inference-minute")["most"] == 1000
-    began = time.monotonic()
-    wait_until(lambda: {limit() for _ in range(8)} == {1000}, 3, "the plan counts on all reactors")
-    assert time.monotonic() - began < 1.5
+    a_second_later()
+    assert {limit() for _ in range(8)} == {1000}
     assert get(gateway, "/api/v1/whoami", key).status_code == 200
     own = operator("plan", "limit", account=account, name="inference-minute", most=777)
     assert limit_of(own, "inference-minute") | {"most": 777, "own": True} == limit_of(own, "inference-minute")
@@ -316,11 +320,10 @@ def test_a_ban_refuses_all_within_a_second_and_its_end_lets_all_in(operator, gat
         assert [call().status_code for _ in range(4)] == [200] * 4
     assert is_active(gateway, client, tokens["access_token"])
     banned = operator("ban", "add", account=name, reason="spam")
-    began = time.monotonic()
     assert (banned["banned"], banned["ban_reason"], banned["banned_until"]) == (True, "spam", None)
+    a_second_later()
     for call in calls:
-        wait_until(lambda call=call: call().status_code == 403, 3, "the ban counts")
-    assert time.monotonic() - began < 1.5
+        assert [call().status_code for _ in range(4)] == [403] * 4
     for call in calls:
         answers = [call() for _ in range(10)]
         assert {answer.status_code for answer in answers} == {403}
@@ -507,6 +510,7 @@ WRONG = [
     ("key", "create", {"account": "wrong", "surface": "session", "allow_from": " ".join(["10.0.0.1"] * 17)}, "16"),
     ("key", "create", {"account": "wrong", "surface": "session", "expires_in": 0}, "expires_in"),
     ("key", "create", {"account": "wrong", "surface": "session", "expires_in": 1.5}, "expires_in"),
+    ("key", "create", {"account": "wrong", "surface": "session", "expires_in": 2 ** 63 - 1}, "expires_in"),
     ("key", "create", {"account": "wrong", "surface": "session", "name": "x" * 101}, "100"),
     ("key", "create", {"account": "99999999", "surface": "session"}, "99999999"),
     ("key", "create", {"account": "user_none", "surface": "session"}, "user_none"),

@@ -1,4 +1,4 @@
-"""Rate plans over several servers and reactors: nobody gets more, the numbers are right, and no spelling makes a new client."""
+"""Rate plans over servers and reactors: nobody gets more, the numbers are right, no spelling makes a new client."""
 
 import http.client
 import threading
@@ -149,18 +149,18 @@ def test_the_headers_tell_of_the_minute(servers):
 
 
 def test_the_headers_tell_of_a_bucket(servers):
-    account = limited(servers, "basic", inference_minute=(20, 2))
+    account = limited(servers, "basic", inference_minute=(6, 2))
     first_s = time.time()
     for left in (1, 0):
         answer = account.call("GET", PATH)
         assert answer.status_code == 200 and remaining(answer) == left
-        assert answer.headers["X-RateLimit-Limit"] == "20"
-        full_s = first_s + 3 * (2 - left)
+        assert answer.headers["X-RateLimit-Limit"] == "6"
+        full_s = first_s + 10 * (2 - left)
         assert full_s - 1 <= int(answer.headers["X-RateLimit-Reset"]) <= full_s + time.time() - first_s + 1
     refused = account.call("GET", PATH)
     error_of(refused, 429, "rate_limit_exceeded")
     retry_after_s = int(refused.headers["Retry-After"])
-    assert 1 <= retry_after_s <= 3
+    assert 1 <= retry_after_s <= 10
     time.sleep(retry_after_s)  # as it says
     assert account.call("GET", PATH).status_code == 200
     assert account.call("GET", PATH).status_code == 429
@@ -172,8 +172,8 @@ def test_the_account_shows_what_the_headers_say(servers):
     account.call("GET", PATH)
     answer = account.call("GET", "/api/v1/account")
     windows = {window["name"]: window for window in answer.json()["limits"]["windows"]}
-    assert windows["inference-minute"]["limit"] == 10 and windows["inference-minute"]["remaining"] == remaining(answer) == 8
-    assert windows["inference-day"]["limit"] == 50 and windows["inference-day"]["remaining"] == 48
+    told = {name: (window["limit"], window["remaining"]) for name, window in windows.items()}
+    assert told == {"inference-minute": (10, 8), "inference-day": (50, 48)} and remaining(answer) == 8
 
 
 def test_another_plan_holds_within_a_second(servers):
@@ -183,13 +183,13 @@ def test_another_plan_holds_within_a_second(servers):
         pass
     answer = servers.operator("plan", "set", {"account": account.email, "surface": "inference", "plan": "basic"})
     assert answer.status_code == 200
-    since = time.monotonic()
-    wait_until(lambda: account.call("GET", PATH).headers["X-RateLimit-Limit"] == "100", 5)
-    assert time.monotonic() - since < 2
+    time.sleep(1)  # what a reactor knows of a plan it believes for 0.9 s
     answer = account.call("GET", PATH)
-    assert answer.status_code == 200 and 80 <= remaining(answer) <= 89
+    assert answer.status_code == 200 and answer.headers["X-RateLimit-Limit"] == "100"
+    assert 80 <= remaining(answer) <= 89
     set_limit(servers, account, "inference-minute", 5)
-    wait_until(lambda: account.call("GET", PATH).status_code == 429, 5)
+    time.sleep(1)
+    assert account.call("GET", PATH).status_code == 429
 
 
 # ---- what it costs ----
@@ -197,8 +197,9 @@ def test_another_plan_holds_within_a_second(servers):
 def metric(gateway, name):
     total = 0
     for part in gateway.serves:
-        answer = requests.get(part.url() + "/metrics", headers={"Authorization": "Bearer test-only-metrics"}, timeout=10)
-        total += sum(int(line.rpartition(" ")[2]) for line in answer.text.splitlines() if line.startswith(name + " "))
+        headers = {"Authorization": "Bearer test-only-metrics"}
+        text = requests.get(part.url() + "/metrics", headers=headers, timeout=10).text
+        total += sum(int(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name + " "))
     return total
 
 
@@ -286,7 +287,8 @@ def test_a_key_is_one_client_however_it_is_spelled(servers):
     for value in (account.key, f"Basic {account.key}", f"Bearer,{account.key}", f"Bearer {account.key.swapcase()}",
                   f"Bearer {account.key} {account.key}"):
         assert raw(servers, [("Authorization", value)]).status == 401
-    assert raw(servers, [("Authorization", f"Bearer {account.key}"), ("Authorization", f"Bearer {second}")]).status == 401
+    both = [("Authorization", f"Bearer {key}") for key in (account.key, second)]
+    assert raw(servers, both).status == 401
     assert remaining(account.call("GET", PATH)) == left - 1
 
 

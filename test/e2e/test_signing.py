@@ -71,6 +71,8 @@ def test_a_key_that_demands_it_refuses_what_is_not_signed(signer):
     {"headers": {"X-Wakegate-Timestamp": "now"}},
     {"headers": {"X-Wakegate-Timestamp": ""}},
     {"headers": {"X-Wakegate-Timestamp": "9" * 40}},
+    {"headers": {"X-Wakegate-Timestamp": str(-2 ** 63)}},
+    {"headers": {"X-Wakegate-Timestamp": str(2 ** 63 - 1)}},
 ], ids=lambda change: "-".join(f"{name}={str(value)[:30]}" for name, value in change.items()))
 def test_whatever_was_changed_is_refused(signer, may_sign, change):
     for sender in (signer, may_sign):

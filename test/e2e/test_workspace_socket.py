@@ -298,3 +298,36 @@ def test_a_silent_socket_does_not_hold_a_sleep_up(sleepy):
                 await socket.recv()
             assert time.monotonic() - begin < 10
     run(talk())
+
+
+# ---- bans ----
+
+def test_a_ban_ends_what_is_open_and_lets_nobody_in(start_gateway):
+    """Whatever link or cookie they have: within a second, and until it ends."""
+    gateway = start_gateway(socket_settings(REACTORS="2"))
+    place = Workspace(gateway)
+    place.cookie()
+
+    async def talk():
+        async with connect(place) as socket:
+            await socket.send("in")
+            assert await socket.recv() == "in"
+            await asyncio.to_thread(gateway.admin, "ban", "add", "tests", "--reason", "spam")
+            with pytest.raises(websockets.ConnectionClosed):
+                await asyncio.wait_for(socket.recv(), 30)
+
+    run(talk())
+    time.sleep(1)  # what a reactor knows of an account it believes for 0.9 s
+    for _ in range(8):
+        assert place.call("GET", "/").status_code == 403
+    assert refusal(place) == 403
+    wait_until(lambda: gateway.sql("SELECT state, desired FROM instance") == [("asleep", 0)], 20, "the pod sleeps")
+    gateway.admin("ban", "remove", "tests")
+    time.sleep(1)
+
+    async def talk_again():
+        async with connect(place) as socket:
+            await socket.send("again")
+            assert await socket.recv() == "again"
+
+    run(talk_again())

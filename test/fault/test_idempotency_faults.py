@@ -80,7 +80,7 @@ class Creators:
         audited = self.gateway.sql("SELECT object FROM audit WHERE action = 'session.create'")
         assert sorted(row[0] for row in audited) == sorted(self.made.values())
         for key, uuid in random.sample(sorted(self.made.items()), 10):
-            again = send(self.gateway, "POST", "/session/create", key, json={"user_id": key})
+            again = insist(self.gateway, "POST", "/session/create", key, json={"user_id": key})
             assert again.json()["uuid"] == uuid and again.headers["Idempotent-Replayed"] == "true"
         assert self.gateway.sql("SELECT count(*) FROM instance")[0][0] == len(self.made)
 

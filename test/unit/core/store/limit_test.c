@@ -415,6 +415,27 @@ static void leases_that_run_out_are_refilled_in_one_round_trip(void **state)
     run(two_leases);
 }
 
+static void dry_lease(void)
+{
+    const struct limit_charge charges[] = {
+        {{"dry-lease", 2000, WINDOW_S, 0}, STR("x"), 1},
+        {{"dry-counted", 5, WINDOW_S, 0}, STR("x"), 1},
+    };
+    /* Others have it all, as this loop has yet to learn. */
+    ASK_REDIS(STR("SET"), STR("limit:dry-lease:x:1"), STR("2000"));
+    struct limit_verdict verdict = take_all(charges, 2);
+    assert_false(verdict.allowed);
+    assert_string_equal(verdict.name, "dry-lease");
+    assert_int_equal(left_of(&charges[1].policy, STR("x")), 5);
+    assert_int_equal(ASK_REDIS(STR("GET"), STR("limit:dry-lease:x:1")), 2000);
+}
+
+static void a_lease_that_has_run_dry_charges_nothing_else(void **state)
+{
+    (void)state;
+    run(dry_lease);
+}
+
 /* The lease has its last one; a take that Redis refuses has set it aside, and another that needs it comes meanwhile. */
 static void last_of_a_lease(void)
 {
@@ -511,6 +532,10 @@ static void odd_clock(void)
     assert_int_equal(left_of(&policy, STR("future")), 0);
     assert_true(take_some(&policy, STR("past"), 5).allowed);
     assert_false(take(&policy, STR("past")).allowed);
+    /* It is not closed until that year comes, but filled. */
+    const struct limit_policy fast = {"odd-fast", 10, 1, 5};
+    ASK_REDIS(STR("SET"), STR("limit:odd-fast:x:bucket"), STR("4000000000000000"));
+    UNTIL(take_some(&fast, STR("x"), 2).allowed);
 }
 
 static void bucket_survives_a_clock_that_was_set(void **state)
@@ -1034,6 +1059,7 @@ int main(void)
         cmocka_unit_test(all_are_charged_or_none),
         cmocka_unit_test(the_refusal_that_lasts_longest_is_told),
         cmocka_unit_test(leases_that_run_out_are_refilled_in_one_round_trip),
+        cmocka_unit_test(a_lease_that_has_run_dry_charges_nothing_else),
         cmocka_unit_test(what_a_refused_take_set_aside_goes_to_who_waits),
         cmocka_unit_test(bucket_tells_when_there_is_more),
         cmocka_unit_test(bucket_is_filled_at_its_rate),
