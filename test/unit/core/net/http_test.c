@@ -1427,6 +1427,7 @@ static void the_peer_is_known(void **state)
 
 int main(void)
 {
+    http_init();
     for (size_t i = 0; i < BIG; i++)
         at.big[i] = (char)('a' + i % 23);
     const struct CMUnitTest tests[] = {
