@@ -637,7 +637,7 @@ def test_a_killed_pod_is_waited_for(desk):
 # ---- waking ----
 
 def test_a_hundred_requests_at_once_start_one_pod(start_gateway):
-    gateway = start_gateway(pod_settings("1", WORKSPACE_HOLD_REQUESTS="100", METRICS_TOKEN=METRICS_TOKEN))
+    gateway = start_gateway(pod_settings("5", WORKSPACE_HOLD_REQUESTS="100", METRICS_TOKEN=METRICS_TOKEN))
     place = Workspace(gateway)
     cookie = place.cookie()
     with concurrent.futures.ThreadPoolExecutor(100) as pool:
