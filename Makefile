@@ -11,7 +11,7 @@
 #   make format             lay out all C files in place
 #   make bench              measure the release build (bench/run.py)
 #   make bench ARGS="--quick tls proxy websocket slow"   only these parts of it, in short
-#   make conformance [ARGS="tls slow browser"]       suites of others against the release build, all or some
+#   make conformance [ARGS="tls oauth browser"]      suites of others against the release build, all or some
 #   make all                build/$(BUILD)/wakegate and compile_commands.json
 #   make install-deps       Debian packages for building, running and testing
 #   make clean | distclean  remove build/ but for build/deps | all of it
