@@ -47,6 +47,10 @@ enum setting_type {
     X(NUMBER, register_rate,         "REGISTER_RATE_PER_HOUR",     "20",            1, 1000000000,         "Registrations an hour and client address") \
     X(NUMBER, password_hashes,       "PASSWORD_HASHES",            "2",             1, 64,                 "Passwords hashed at once (19 MiB and a core each); more wait their turn, and soon are refused") \
     X(NUMBER, audit_days,            "AUDIT_DAYS",                 "365",           1, 36500,              "Days that audit records are kept") \
+    X(TEXT,   call_price,            "CALL_PRICE_USD",              "0.001",         0, 0,                  "US dollars that an API call of the inference surface costs, besides its tokens") \
+    X(TEXT,   payment_rates,         "PAYMENT_RATES",               "USD=1,USDC=1,ETH=1", 0, 0,             "Currencies that deposits may have, and the US dollars that one of each is credited as") \
+    X(NUMBER, ai_call_s,             "AI_CALL_SECONDS",             "600",           1, 86400,              "The longest an AI call may take, from its acceptance until it is charged") \
+    X(NUMBER, lease_idle_s,          "LEASE_IDLE_SECONDS",          "300",           1, 86400,              "Time without a call after which money lent to Redis is taken back") \
     X(NUMBER, idle_timeout_s,        "IDLE_TIMEOUT_SECONDS",       "120",           1, 31536000,           "Seconds without activity after which a pod is put to sleep") \
     X(NUMBER, max_body_bytes,        "MAX_BODY_BYTES",             "1048576",       1024, 1073741824,      "Largest JSON body") \
     X(NUMBER, max_connections,       "MAX_CONNECTIONS",            "20000",         16, 10000000,          "Client connections in all; more are closed at once") \
