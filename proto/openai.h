@@ -1,0 +1,9 @@
+#ifndef PROTO_OPENAI_H
+#define PROTO_OPENAI_H
+
+#include "proto/ai_provider.h"
+
+/* The OpenAI API, and all that speak as it does: POST /v1/chat/completions and /v1/completions. */
+extern const struct ai_provider_ops ai_openai;
+
+#endif
