@@ -7,6 +7,7 @@
 #include "core/base/log.h"
 #include "core/domain/instance.h"
 #include "core/domain/key.h"
+#include "core/domain/lease.h"
 #include "core/domain/login.h"
 #include "core/domain/oauth.h"
 #include "core/domain/vault.h"
@@ -128,6 +129,7 @@ void program_close_stores(struct loop *loop)
     login_close_loop(loop);
     oauth_close_loop(loop);
     instance_owner_close_loop(loop);
+    lease_close_loop(loop);
     fetch_close_loop(loop);
     pg_close_loop(loop);
     redis_close_loop(loop);

@@ -21,6 +21,7 @@
 #include "workers/pool.h"
 #include "workers/scale.h"
 #include "workers/sweep.h"
+#include "workers/treasury.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -56,6 +57,7 @@ static void close_worker(void *unused)
     if (work.sweeping) {
         sweep_close();
         forget_close();
+        treasury_close();
         if (work.stop_pods)
             sweep_stop_pods();
     }
@@ -104,6 +106,7 @@ static bool open_all(void)
     scale_use(work.driver);
     sweep_open(&work.loop, work.driver);
     forget_open(&work.loop);
+    treasury_open(&work.loop);
     work.sweeping = true;
     work.pool = pool_open(&work.loop, handlers, ARRAY_SIZE(handlers), error, sizeof error);
     if (!work.pool)

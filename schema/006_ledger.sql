@@ -186,7 +186,7 @@ END $$;
 -- generation that it knows to be over.
 --   grant  apply this one: new, or one that Redis may not have yet (the same number again does nothing there)
 --   enough there is so much already: look again
---   wait   what was read is older than what another has just done: look again soon
+--   wait   what was read is older than what another has just done, or another may be about to give back: look again soon
 --   held   there is not so much, but a generation that Redis lost may give back what is missing
 --   none   the tenant has not so much
 CREATE FUNCTION lease_grant(account bigint, seen_epoch bigint, seen_generation bigint, seen_applied bigint,
@@ -241,9 +241,9 @@ BEGIN
 
     slice := trunc(least(purse.available, greatest(short, least(greatest(purse.available / 4, 1), 1000))), 12);
     IF slice < short THEN
-        SELECT coalesce(sum(granted - charged - returned), 0) INTO held FROM wallet_lease
-        WHERE account_id = account AND state = 'closed' AND lost;
-        RETURN QUERY SELECT CASE WHEN purse.available + held >= short THEN 'held' ELSE 'none' END,
+        SELECT coalesce(sum(granted - charged - returned), 0), max(closed_at) > clock_timestamp() - interval '1 second'
+        INTO held, is_young FROM wallet_lease WHERE account_id = account AND state = 'closed' AND lost;
+        RETURN QUERY SELECT CASE WHEN purse.available + held < short THEN 'none' WHEN is_young THEN 'wait' ELSE 'held' END,
             0::bigint, 0::bigint, 0::numeric;
         RETURN;
     END IF;
@@ -284,16 +284,16 @@ BEGIN
     RETURN back;
 END $$;
 
--- A generation of which Redis gives nothing out any more: what its key still had when it was taken away comes back now, the
--- rest when the calls that were reserved on it must have ended. Returns what came back.
+-- A generation of which Redis gives nothing out any more: what its key still had when it was taken away (NULL: there was no key)
+-- comes back now, the rest when the calls that were reserved on it must have ended. Returns what came back.
 CREATE FUNCTION lease_fence(account bigint, number bigint, free numeric) RETURNS numeric
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     PERFORM FROM wallet WHERE account_id = account FOR NO KEY UPDATE;
-    UPDATE wallet_lease SET state = 'closed', closed_at = coalesce(closed_at, clock_timestamp()),
-        fenced_at = coalesce(fenced_at, clock_timestamp())
+    UPDATE wallet_lease SET state = 'closed', lost = (lost OR state = 'open') AND free IS NULL,
+        closed_at = coalesce(closed_at, clock_timestamp()), fenced_at = coalesce(fenced_at, clock_timestamp())
     WHERE account_id = account AND generation = number AND state <> 'done';
-    IF NOT FOUND THEN
+    IF NOT FOUND OR free IS NULL THEN
         RETURN 0;
     END IF;
     RETURN lease_give_back(account, number, free, 'taken');
@@ -381,3 +381,54 @@ CREATE TABLE subscription (
     renews_at  timestamptz NOT NULL
 );
 CREATE INDEX subscription_renews ON subscription (renews_at);
+
+-- Pays the first month and sets the plan; what was subscribed to before ends. 'same': it has this one; 'poor': it can't pay.
+CREATE FUNCTION subscription_start(account bigint, new_plan text, month_price numeric, cause text) RETURNS text
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM account AS owner WHERE owner.id = account FOR NO KEY UPDATE;
+    IF EXISTS (SELECT FROM subscription WHERE account_id = account AND plan = new_plan) THEN
+        RETURN 'same';
+    END IF;
+    IF ledger_move(account, 'subscription', month_price, cause) IS NULL THEN
+        RETURN 'poor';
+    END IF;
+    INSERT INTO subscription (account_id, plan, price, started_at, months, renews_at)
+    VALUES (account, new_plan, month_price, now(), 1, now() + interval '1 month')
+    ON CONFLICT (account_id) DO UPDATE SET plan = excluded.plan, price = excluded.price,
+        started_at = excluded.started_at, months = excluded.months, renews_at = excluded.renews_at;
+    INSERT INTO account_plan (account_id, surface, plan) VALUES (account, 'inference', new_plan)
+    ON CONFLICT (account_id, surface) DO UPDATE SET plan = excluded.plan;
+    RETURN 'started';
+END $$;
+
+-- Pays the next month of a subscription that is due. NULL: it is not; 'later': what would pay for it is lent; else 'renewed', or
+-- 'ended' when the account can't pay: it has the plan that costs nothing then. Who was late by more than a month pays one.
+CREATE FUNCTION subscription_renew(account bigint) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    due subscription;
+BEGIN
+    SELECT * INTO due FROM subscription WHERE account_id = account AND renews_at <= now() FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    IF ledger_move(account, 'subscription', due.price,
+        'subscription ' || account || '/' || extract(epoch FROM due.renews_at)::bigint) IS NOT NULL THEN
+        IF due.started_at + (due.months + 1) * interval '1 month' > now() THEN
+            UPDATE subscription SET months = due.months + 1,
+                renews_at = due.started_at + (due.months + 1) * interval '1 month'
+            WHERE account_id = account;
+        ELSE
+            UPDATE subscription SET started_at = now(), months = 1, renews_at = now() + interval '1 month'
+            WHERE account_id = account;
+        END IF;
+        RETURN 'renewed';
+    END IF;
+    IF EXISTS (SELECT FROM wallet WHERE account_id = account AND available + leased >= due.price) THEN
+        RETURN 'later';
+    END IF;
+    DELETE FROM subscription WHERE account_id = account;
+    DELETE FROM account_plan WHERE account_id = account AND surface = 'inference';
+    RETURN 'ended';
+END $$;

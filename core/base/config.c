@@ -2,6 +2,7 @@
 #include "core/base/config.h"
 
 #include "core/base/check.h"
+#include "core/base/money.h"
 #include "core/base/crypto.h"
 
 #include <errno.h>
@@ -165,6 +166,27 @@ static bool is_one_of(const char *value, const char *const *words)
     return false;
 }
 
+/* "USD=1,ETH=2500.5": currencies of capital letters, and what each is worth. */
+static bool are_rates(struct str list)
+{
+    enum { LETTERS_MOST = 10, WHOLE_MOST = 9, DECIMALS_MOST = 12 };
+    struct str row, currency;
+    if (list.size == 0)
+        return false;
+    while (str_split(&list, ',', &row)) {
+        str_split(&row, '=', &currency);
+        struct str rate = str_trim(row);
+        currency = str_trim(currency);
+        if (currency.size == 0 || currency.size > LETTERS_MOST ||
+            !money_is_decimal(rate, WHOLE_MOST, DECIMALS_MOST) || money_is_zero(rate))
+            return false;
+        for (size_t i = 0; i < currency.size; i++)
+            if (currency.at[i] < 'A' || currency.at[i] > 'Z')
+                return false;
+    }
+    return true;
+}
+
 static int check(char *error, size_t error_size)
 {
     for (size_t i = 0; i < ARRAY_SIZE(choices); i++) {
@@ -172,6 +194,18 @@ static int check(char *error, size_t error_size)
             continue;
         snprintf(error, error_size, "%s must be %s, not \"%.40s\"", choices[i].name, choices[i].said,
                  *choices[i].value);
+        return -EINVAL;
+    }
+    money price;
+    if (!money_parse(str_from(loaded.call_price), &price)) {
+        snprintf(error, error_size,
+                 "CALL_PRICE_USD must be US dollars as 0.001, with at most %d decimals, not \"%.40s\"",
+                 MONEY_DECIMALS, loaded.call_price);
+        return -EINVAL;
+    }
+    if (!are_rates(str_from(loaded.payment_rates))) {
+        snprintf(error, error_size, "PAYMENT_RATES must be as USD=1,ETH=2500.5, not \"%.80s\"",
+                 loaded.payment_rates);
         return -EINVAL;
     }
     for (size_t i = 0; i < setting_count; i++) {

@@ -29,7 +29,9 @@
     X("scale-stopped",    "the pod has ended, the row still says draining") \
     X("deliver-claimed",  "a message is claimed, it was not sent") \
     X("deliver-sent",     "the pod has answered a message, the row does not say so") \
-    X("deliver-done",     "the row of a message says delivered, the job is not done")
+    X("deliver-done",     "the row of a message says delivered, the job is not done") \
+    X("lease-granted",    "a slice has left PostgreSQL, Redis does not have it") \
+    X("lease-taken",      "Redis has given a lease back, PostgreSQL does not say so")
 /* clang-format on */
 
 #ifdef WAKEGATE_TEST_BUILD

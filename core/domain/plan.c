@@ -16,7 +16,9 @@ static const struct pg_statement sql_get = {
 static const struct pg_statement sql_set = {
     "plan_set", "WITH i AS (INSERT INTO account_plan (account_id, surface, plan) "
                 "SELECT id, $2::text, $3::text FROM account WHERE id = $1::bigint "
-                "ON CONFLICT (account_id, surface) DO UPDATE SET plan = excluded.plan RETURNING *)" AUDIT(
+                "ON CONFLICT (account_id, surface) DO UPDATE SET plan = excluded.plan RETURNING *), "
+                "s AS (DELETE FROM subscription USING i WHERE i.surface = 'inference' "
+                "AND subscription.account_id = i.account_id)" AUDIT(
                     "$4", "plan.set", "i", "i.account_id", "(i.surface || '=' || i.plan)") "SELECT 1 FROM i"};
 /* Whether the account is there, and whether there was room. */
 static const struct pg_statement sql_set_limit = {
@@ -24,7 +26,8 @@ static const struct pg_statement sql_set_limit = {
     "WITH owner AS (SELECT id FROM account WHERE id = $1::bigint), "
     "i AS (INSERT INTO account_limit (account_id, name, most, burst) "
     "SELECT id, $2::text, $3::bigint, $4::bigint FROM owner "
-    "WHERE (SELECT count(*) FROM account_limit l WHERE l.account_id = $1::bigint AND l.name <> $2::text) < $6::bigint "
+    "WHERE (SELECT count(*) FROM account_limit l WHERE l.account_id = $1::bigint AND l.name NOT IN ($2::text, '" PLAN_SPEND_NAME
+    "')) < $6::bigint "
     "ON CONFLICT (account_id, name) DO UPDATE SET most = excluded.most, burst = excluded.burst RETURNING *)" AUDIT(
         "$5", "plan.limit", "i", "i.account_id",
         "(i.name || '=' || i.most || '/' || i.burst)") "SELECT (SELECT count(*) FROM i) FROM owner"};
@@ -69,6 +72,23 @@ static const struct {
     PLAN_LIMITS(PLAN_LIMIT_NAMES)
 #undef PLAN_LIMIT_NAMES
 };
+
+/* ---- prices ---- */
+
+static const struct plan_price prices[] = {
+#define PLAN_PRICE_ROW(plan_, month_, daily_spend_, is_for_sale_)                                            \
+    {.plan = (plan_), .month = (month_), .daily_spend = (daily_spend_), .is_for_sale = (is_for_sale_)},
+    PLAN_PRICES(PLAN_PRICE_ROW)
+#undef PLAN_PRICE_ROW
+};
+
+const struct plan_price *plan_price(struct str plan)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(prices); i++)
+        if (str_equal(plan, str_from(prices[i].plan)))
+            return &prices[i];
+    return NULL;
+}
 
 /* ---- plans' names ---- */
 
@@ -151,12 +171,16 @@ static const char *limit_name(const char *surface, struct str name)
 }
 
 /* "name=most/burst" */
-static bool read_override(struct plan_override *own, const char *surface, struct str text)
+static bool read_override(struct plan *plan, struct plan_override *own, const char *surface, struct str text)
 {
     struct str name;
     struct str most;
     if (!str_split(&text, '=', &name) || !text.at || !str_split(&text, '/', &most) || !text.at)
         return false;
+    if (str_equal(name, STR(PLAN_SPEND_NAME))) {
+        str_to_i64(most, &plan->daily_spend);
+        return false;
+    }
     own->name = limit_name(surface, name);
     return own->name && str_to_i64(most, &own->most) && str_to_i64(text, &own->burst) && own->most > 0 &&
            own->burst >= 0;
@@ -169,10 +193,15 @@ void plan_read(struct plan *plan, const char *surface, struct str name, struct s
     plan->name = of ? find_in(of, name) : NULL;
     if (of && !plan->name)
         plan->name = of->plans[0];
+    const struct plan_price *price =
+        strcmp(surface, "inference") == 0 && plan->name ? plan_price(str_from(plan->name)) : NULL;
+    plan->daily_spend = price ? price->daily_spend : PLAN_SPEND_UNLIMITED;
     plan->override_count = 0;
-    while (plan->override_count < PLAN_OVERRIDES_MAX && str_split(&overrides, ' ', &text))
-        if (read_override(&plan->overrides[plan->override_count], surface, text))
-            plan->override_count++;
+    while (str_split(&overrides, ' ', &text)) {
+        struct plan_override own;
+        if (read_override(plan, &own, surface, text) && plan->override_count < PLAN_OVERRIDES_MAX)
+            plan->overrides[plan->override_count++] = own;
+    }
 }
 
 int plan_get(struct arena *arena, int64_t account_id, const char *surface, struct plan *plan)
@@ -216,12 +245,8 @@ static int drop_limit(int64_t account_id, struct str name)
     return result;
 }
 
-int plan_set_limit(int64_t account_id, struct str name, int64_t most, int64_t burst)
+static int set_limit(int64_t account_id, struct str name, int64_t most, int64_t burst)
 {
-    if (!plan_limit_exists(name) || most < 0 || most > MOST || burst < 0 || burst > MOST)
-        return -EINVAL;
-    if (most == 0)
-        return drop_limit(account_id, name);
     struct pg_rows *set;
     int result = pg_write(&sql_set_limit,
                           PG_VALUES(PG_INT(account_id), PG_TEXT(name), PG_INT(most), PG_INT(burst), AUDIT_WHO,
@@ -235,4 +260,17 @@ int plan_set_limit(int64_t account_id, struct str name, int64_t most, int64_t bu
         result = -EINVAL;
     pg_rows_free(set);
     return result;
+}
+
+int plan_set_limit(int64_t account_id, struct str name, int64_t most, int64_t burst)
+{
+    if (!plan_limit_exists(name) || most < 0 || most > MOST || burst < 0 || burst > MOST)
+        return -EINVAL;
+    return most ? set_limit(account_id, name, most, burst) : drop_limit(account_id, name);
+}
+
+int plan_set_daily_spend(int64_t account_id, money most)
+{
+    struct str name = STR(PLAN_SPEND_NAME);
+    return most > 0 ? set_limit(account_id, name, most, 0) : drop_limit(account_id, name);
 }

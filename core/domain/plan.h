@@ -2,6 +2,7 @@
 #define CORE_DOMAIN_PLAN_H
 
 #include "core/base/arena.h"
+#include "core/base/money.h"
 #include "core/base/str.h"
 
 #include <stdbool.h>
@@ -77,10 +78,38 @@ struct plan_limit {
 /* The row; settings in it as they are now. */
 struct plan_limit plan_limit(enum plan_limit_id id);
 
+/*
+ * What plans of the inference surface cost a month, and what their accounts may spend on calls a day (UTC): US dollars. Whether one
+ * can be had for its price alone (core/domain/subscription.h), or an operator gives it.
+ */
+/* clang-format off */
+/*  plan          month            spend a day           for sale */
+#define PLAN_PRICES(X) \
+    X("free",       0,               MONEY_USD(10),        true) \
+    X("basic",      MONEY_USD(49),   MONEY_USD(100),       true) \
+    X("pro",        MONEY_USD(299),  MONEY_USD(1000),      true) \
+    X("enterprise", 0,               PLAN_SPEND_UNLIMITED, false)
+/* clang-format on */
+
+/* Of a daily spending limit: there is none. */
+#define PLAN_SPEND_UNLIMITED INT64_MAX
+
+struct plan_price {
+    const char *plan;
+    money month;
+    money daily_spend;
+    bool is_for_sale;
+};
+/* NULL: the inference surface has no such plan. */
+const struct plan_price *plan_price(struct str plan);
+
 /* Plans of a surface, the default first: "free", "basic", … NULL-terminated; NULL for a surface without plans. */
 const char *const *plan_names(const char *surface);
 /* The plan of that name, as a pointer that lives for ever; NULL: the surface has none of it. */
 const char *plan_find(const char *surface, struct str name);
+/* What an account's own daily spending limit is called among its limits; in picodollars there. */
+#define PLAN_SPEND_NAME "daily-spend"
+
 /* Whether some row has this name. */
 bool plan_limit_exists(struct str name);
 
@@ -97,6 +126,7 @@ struct plan {
     const char *name; /* NULL: the surface has no plans */
     struct plan_override overrides[PLAN_OVERRIDES_MAX];
     size_t override_count;
+    money daily_spend; /* what calls may cost a day; PLAN_SPEND_UNLIMITED */
 };
 
 /* From the columns that key, login and token look-ups select: the plan's name (absent: the default) and the account's own
@@ -116,5 +146,7 @@ int plan_get(struct arena *arena, int64_t account_id, const char *surface, struc
  * limit, or PLAN_OVERRIDES_MAX reached; -ENOENT: no such account. In force within a second everywhere. */
 int plan_set(int64_t account_id, const char *surface, struct str plan) MUST_USE;
 int plan_set_limit(int64_t account_id, struct str name, int64_t most, int64_t burst) MUST_USE;
+/* The same for what its calls may cost a day: more than nothing, or PLAN_SPEND_UNLIMITED; 0: as its plan has it. */
+int plan_set_daily_spend(int64_t account_id, money most) MUST_USE;
 
 #endif

@@ -30,6 +30,7 @@ enum loop_slot {
     LOOP_TOKENS,
     LOOP_OWNERS,
     LOOP_GATE,
+    LOOP_LEASE,
     LOOP_SLOTS
 };
 
