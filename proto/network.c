@@ -103,3 +103,26 @@ bool network_contains(const struct network *network, const struct address *addre
         return false;
     return begin_alike(&network->address, address, network->bits);
 }
+
+bool networks_parse(struct str text, struct networks *networks, struct str *bad)
+{
+    struct str rest = text;
+    networks->count = 0;
+    while (str_split(&rest, ',', bad)) {
+        *bad = str_trim(*bad);
+        if (bad->size == 0)
+            continue;
+        if (networks->count == NETWORKS_MAX || !network_parse(*bad, &networks->at[networks->count]))
+            return false;
+        networks->count++;
+    }
+    return true;
+}
+
+bool networks_contain(const struct networks *networks, const struct address *address)
+{
+    for (size_t i = 0; i < networks->count; i++)
+        if (network_contains(&networks->at[i], address))
+            return true;
+    return false;
+}

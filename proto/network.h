@@ -35,4 +35,15 @@ bool network_parse(struct str text, struct network *network);
 /* An IPv4 address is in no network of IPv6 ("::/0"), nor the other way round. */
 bool network_contains(const struct network *network, const struct address *address);
 
+/* A setting's list, separated by commas; empty pieces do not count. */
+enum { NETWORKS_MAX = 64 };
+struct networks {
+    size_t count;
+    struct network at[NETWORKS_MAX];
+};
+
+/* False with the piece that is no network, or is one too many, in *bad. */
+bool networks_parse(struct str text, struct networks *networks, struct str *bad);
+bool networks_contain(const struct networks *networks, const struct address *address);
+
 #endif

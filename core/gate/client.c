@@ -10,35 +10,15 @@
 
 #include <errno.h>
 
-enum { NETWORKS_MAX = 64 };
-
-static struct network trusted[NETWORKS_MAX];
-static size_t trusted_count;
-
-static bool is_trusted(const struct address *address)
-{
-    for (size_t i = 0; i < trusted_count; i++)
-        if (network_contains(&trusted[i], address))
-            return true;
-    return false;
-}
+static struct networks trusted;
 
 int gate_client_init(char *error, size_t error_size)
 {
-    struct str list = str_from(config->trusted_proxies);
-    struct str piece;
-    trusted_count = 0;
-    while (str_split(&list, ',', &piece)) {
-        piece = str_trim(piece);
-        if (piece.size == 0)
-            continue;
-        if (trusted_count == NETWORKS_MAX || !network_parse(piece, &trusted[trusted_count])) {
-            snprintf(error, error_size, "TRUSTED_PROXIES: \"%.*s\" is no address or network", STR_ARG(piece));
-            return -EINVAL;
-        }
-        trusted_count++;
-    }
-    return 0;
+    struct str bad;
+    if (networks_parse(str_from(config->trusted_proxies), &trusted, &bad))
+        return 0;
+    snprintf(error, error_size, "TRUSTED_PROXIES: \"%.*s\" is no address or network", STR_ARG(bad));
+    return -EINVAL;
 }
 
 /* The list from its right end on, over all its fields, up to the first that no proxy of ours has added. */
@@ -57,7 +37,7 @@ static void follow_proxies(const struct request *request, struct address *client
             if (!address_parse(str_trim(str_of(list.at + start, list.size - start)), &next))
                 return;
             *client = next;
-            if (!is_trusted(client))
+            if (!networks_contain(&trusted, client))
                 return;
             list = start ? str_of(list.at, start - 1) : STR_NONE;
         }
@@ -67,7 +47,7 @@ static void follow_proxies(const struct request *request, struct address *client
 bool gate_trusts(const struct sockaddr *peer)
 {
     struct address address;
-    return trusted_count > 0 && address_from_socket(peer, &address) && is_trusted(&address);
+    return trusted.count > 0 && address_from_socket(peer, &address) && networks_contain(&trusted, &address);
 }
 
 bool gate_peer_is_trusted(const struct request *request)
@@ -106,7 +86,7 @@ bool gate_client_address(const struct request *request, struct address *client)
 {
     if (!address_from_socket(http_peer(request->http), client))
         return false;
-    if (trusted_count && is_trusted(client))
+    if (trusted.count && networks_contain(&trusted, client))
         follow_proxies(request, client);
     return true;
 }

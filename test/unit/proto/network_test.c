@@ -202,6 +202,32 @@ static void a_network_contains_its_own_addresses(void **state)
     }
 }
 
+static void a_list_of_networks_is_read_up_to_its_bound(void **state)
+{
+    (void)state;
+    struct networks networks;
+    struct address address;
+    struct str bad;
+    assert_true(networks_parse(STR(""), &networks, &bad));
+    assert_int_equal(networks.count, 0);
+    assert_true(networks_parse(STR(" 10.0.0.0/8 ,,2001:db8::/32,\t192.0.2.1,"), &networks, &bad));
+    assert_int_equal(networks.count, 3);
+    assert_true(parses("2001:db8::1", &address) && networks_contain(&networks, &address));
+    assert_true(parses("192.0.2.1", &address) && networks_contain(&networks, &address));
+    assert_true(parses("192.0.2.2", &address) && !networks_contain(&networks, &address));
+    assert_false(networks_parse(STR("10.0.0.0/8, here ,x"), &networks, &bad));
+    assert_true(str_equal(bad, STR("here")));
+    struct buf many = {0};
+    for (int i = 0; i < NETWORKS_MAX; i++)
+        buf_printf(&many, "10.0.0.%d,", i);
+    assert_true(networks_parse(buf_str(&many), &networks, &bad));
+    assert_int_equal(networks.count, NETWORKS_MAX);
+    buf_add_text(&many, "10.0.1.0");
+    assert_false(networks_parse(buf_str(&many), &networks, &bad));
+    assert_true(str_equal(bad, STR("10.0.1.0")));
+    buf_clear(&many);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,6 +236,7 @@ int main(void)
         cmocka_unit_test(a_socket_has_an_address_or_none),
         cmocka_unit_test(networks_are_read),
         cmocka_unit_test(a_network_contains_its_own_addresses),
+        cmocka_unit_test(a_list_of_networks_is_read_up_to_its_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
