@@ -12,6 +12,7 @@
 #include "core/domain/oauth.h"
 #include "core/domain/vault.h"
 #include "core/net/fetch.h"
+#include "core/net/guard.h"
 #include "core/net/stream.h"
 #include "core/run/sync.h"
 #include "core/store/bell.h"
@@ -32,7 +33,7 @@ bool program_settings(const char *program, const char *env_file)
 {
     char error[512];
     crypto_init();
-    if (config_load(env_file, error, sizeof error) == 0)
+    if (config_load(env_file, error, sizeof error) == 0 && guard_init(error, sizeof error) == 0)
         return true;
     fprintf(stderr, "wakegate %s: %s\n", program, error);
     return false;

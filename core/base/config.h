@@ -76,6 +76,7 @@ enum setting_type {
     X(NUMBER, hold_total,            "WORKSPACE_HOLD_TOTAL",        "2048",          1, 1000000,            "Requests held for all workspaces, per reactor") \
     X(NUMBER, proxy_timeout_s,       "PROXY_TIMEOUT_SECONDS",       "60",            1, 86400,              "Time a pod may be silent in the middle of a proxied request") \
     X(NUMBER, drain_s,               "DRAIN_SECONDS",              "30",            0, 3600,               "Time that requests and jobs in work have to end after SIGTERM") \
+    X(TEXT,   webhook_allow,         "WEBHOOK_ALLOW_NETWORKS",      "",              0, 0,                  "Addresses or networks (CIDR) that webhooks may be delivered to though they are no public ones; for development and tests") \
     X(NUMBER, pg_pool,               "PG_POOL_SIZE",               "4",             1, 64,                 "Connections for transactions, per loop") \
     X(NUMBER, redis_timeout_ms,      "REDIS_TIMEOUT_MS",           "1000",          10, 60000,             "Time a Redis command has") \
     X(NUMBER, pg_timeout_ms,         "PG_TIMEOUT_MS",              "10000",         10, 600000,            "Time a statement has") \

@@ -147,7 +147,8 @@ def test_settings_and_help_name_every_setting_with_its_default():
     ("LOG_LEVEL", "loud"), ("POD_SANDBOX", "maybe"), ("LOG_REQUESTS", "perhaps"), ("ENCRYPTION_KEY", "short"),
     ("ENCRYPTION_KEY", ""), ("DATABASE_URL", ""), ("REDIS_URL", ""), ("REDIS_URL", "http://x"),
     ("CORS_ORIGINS", "app.example.com"), ("CORS_ORIGINS", "https://x/"), ("TRUSTED_PROXIES", "10.0.0.0/33"),
-    ("TRUSTED_PROXIES", "localhost"), ("IDLE_TIMEOUT_SECONDS", "0"), ("LISTEN_ADDRESS", "nowhere"),
+    ("TRUSTED_PROXIES", "localhost"), ("WEBHOOK_ALLOW_NETWORKS", "127.0.0.1/8"), ("IDLE_TIMEOUT_SECONDS", "0"),
+    ("LISTEN_ADDRESS", "nowhere"),
     ("METRICS_LISTEN", "nowhere"), ("SESSION_RATE_PER_MINUTE", "99999999999999999999")])
 def test_a_bad_setting_stops_the_start_with_one_line_that_names_it(gateway, name, value):
     env = {**gateway.settings, name: value}
