@@ -2,8 +2,13 @@
  * libcurl's multi interface, driven by the loop.
  *
  *     start ──▶ starting ──end of the turn──▶ libcurl ◀──▶ on_poll, on_timeout
- *                  │                             │
- *                  └──────────▶ stop ◀───────────┴──▶ done: the waiting fiber
+ *                  │                           │   ▲
+ *                  │                           │   └─end of the turn── resuming ◀── resume, after a pause
+ *                  └──────────▶ stop ◀─────────┴──▶ done: the waiting fiber
+ *
+ * Each pool is a multi handle of its own: what libcurl shares within one (connections, addresses of names) it can't share
+ * with another, so that a connection that was opened without the guard is out of reach of a request with it, and one
+ * provider's cap and idle connections are not another's.
  *
  * What costs is epoll_ctl: libcurl takes its interest in a socket back after each answer and tells it anew for the
  * next request. So a connection's descriptor keeps one uv_poll_t until libcurl has us close it; lost interest is
@@ -18,6 +23,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/net/guard.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -27,13 +33,16 @@
 
 enum {
     CLIENT_MAGIC = 0x4645434c,
-    IDLE_MAX = 256, /* connections kept */
+    POOL_MAGIC = 0x46504f4c,
+    IDLE_MAX = 256,  /* connections kept by a pool */
+    POOLS_MAX = 128, /* before one without a transfer is closed for another's sake */
 };
 
 /* A descriptor in the loop. `armed` is what libuv watches for, `wanted` what libcurl does: UV_READABLE, UV_WRITABLE. */
 struct fetch_watch {
     uv_poll_t poll;
     struct fetch_client *client;
+    struct fetch_pool *pool; /* whose interest it is */
     int descriptor;
     int armed;
     int wanted;
@@ -72,8 +81,9 @@ static void watches_reach(struct fetch_client *client, int descriptor)
     client->watches_size = size;
 }
 
-static struct fetch_watch *watch_open(struct fetch_client *client, int descriptor)
+static struct fetch_watch *watch_open(struct fetch_pool *pool, int descriptor)
 {
+    struct fetch_client *client = pool->client;
     watches_reach(client, descriptor);
     struct fetch_watch *watch = mem_zalloc(sizeof *watch);
     CHECK(uv_poll_init(&client->loop->uv, &watch->poll, descriptor) == 0);
@@ -81,6 +91,7 @@ static struct fetch_watch *watch_open(struct fetch_client *client, int descripto
     uv_unref((uv_handle_t *)&watch->poll);
     watch->poll.data = watch;
     watch->client = client;
+    watch->pool = pool;
     watch->descriptor = descriptor;
     client->watches[descriptor] = watch;
     client->handles++;
@@ -120,8 +131,8 @@ static int on_socket(CURL *easy, curl_socket_t descriptor, int what, void *arg, 
 {
     (void)easy;
     (void)unused;
-    struct fetch_client *client = arg;
-    struct fetch_watch *watch = watch_of(client, descriptor);
+    struct fetch_pool *pool = arg;
+    struct fetch_watch *watch = watch_of(pool->client, descriptor);
     if (what == CURL_POLL_REMOVE) {
         if (watch && watch->kept)
             watch->wanted = 0;
@@ -130,7 +141,7 @@ static int on_socket(CURL *easy, curl_socket_t descriptor, int what, void *arg, 
         return 0;
     }
     if (!watch)
-        watch = watch_open(client, descriptor);
+        watch = watch_open(pool, descriptor);
     watch_want(watch, (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0));
     return 0;
 }
@@ -139,11 +150,11 @@ static int on_socket(CURL *easy, curl_socket_t descriptor, int what, void *arg, 
  * if it wants the same of the new one. */
 static void watch_replace(struct fetch_watch *old)
 {
-    struct fetch_client *client = old->client;
+    struct fetch_pool *pool = old->pool;
     int descriptor = old->descriptor;
     int wanted = old->wanted;
     watch_close(old);
-    watch_want(watch_open(client, descriptor), wanted);
+    watch_want(watch_open(pool, descriptor), wanted);
 }
 
 /* libcurl repeats a request when a kept connection ends without an answer, though the peer may have acted on it. */
@@ -154,12 +165,26 @@ static bool may_send(struct fetch_transfer *transfer)
     return !transfer->repeat_refused;
 }
 
+/* At the end of this turn, or of the next if this one ends. */
+static void go_on_later(struct fetch_transfer *transfer)
+{
+    list_remove(&transfer->link);
+    list_push_back(&transfer->pool->resuming, &transfer->link);
+    loop_flush_later(transfer->client->loop, &transfer->pool->kick);
+}
+
 static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
     (void)purpose;
     struct fetch_transfer *transfer = arg;
     if (!may_send(transfer))
         return CURL_SOCKET_BAD;
+    /* It is this address that libcurl connects to, whatever it was that named it. */
+    if (transfer->guard && !guard_allows(&address->addr)) {
+        transfer->address_refused = true;
+        go_on_later(transfer);
+        return CURL_SOCKET_BAD;
+    }
     int type = address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK;
     int descriptor = socket(address->family, type, address->protocol);
     if (descriptor < 0) {
@@ -202,6 +227,7 @@ static int on_send(void *arg, char *peer, char *local, int peer_port, int local_
     if (!may_send(transfer))
         return CURL_PREREQFUNC_ABORT;
     transfer->sent++;
+    transfer->sent_ns = clock_now_ns();
     if (transfer->opened >= 0 && local_port_of(transfer->opened) == local_port) {
         struct fetch_watch *watch = watch_of(transfer->client, transfer->opened);
         if (watch)
@@ -212,42 +238,50 @@ static int on_send(void *arg, char *peer, char *local, int peer_port, int local_
 
 /* ---- libcurl's turns ---- */
 
-static void finish_done(struct fetch_client *client)
+static void transfer_end(struct fetch_transfer *transfer, CURLcode code)
+{
+    list_remove(&transfer->link);
+    transfer->code = code;
+    CHECK(curl_multi_remove_handle(transfer->pool->multi, transfer->easy) == CURLM_OK);
+    transfer->in_multi = false;
+    transfer->ended = true;
+    transfer->ended_ns = clock_now_ns();
+    wait_done(&transfer->wait, 0);
+}
+
+static void finish_done(struct fetch_pool *pool)
 {
     const CURLMsg *message;
     int left;
-    while ((message = curl_multi_info_read(client->multi, &left)) != NULL) {
+    while ((message = curl_multi_info_read(pool->multi, &left)) != NULL) {
         if (message->msg != CURLMSG_DONE)
             continue;
         char *private = NULL;
         CHECK(curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &private) == CURLE_OK);
-        struct fetch_transfer *transfer = (struct fetch_transfer *)(void *)private;
-        transfer->code = message->data.result;
-        CHECK(curl_multi_remove_handle(client->multi, transfer->easy) == CURLM_OK);
-        transfer->in_multi = false;
-        wait_done(&transfer->wait, 0);
+        transfer_end((struct fetch_transfer *)(void *)private, message->data.result);
     }
 }
 
-static void act(struct fetch_client *client, curl_socket_t descriptor, int flags)
+static void act(struct fetch_pool *pool, curl_socket_t descriptor, int flags)
 {
     int running;
-    MAGIC_CHECK(client, CLIENT_MAGIC);
-    CHECK(curl_multi_socket_action(client->multi, descriptor, flags, &running) == CURLM_OK);
-    finish_done(client);
+    MAGIC_CHECK(pool, POOL_MAGIC);
+    CHECK(curl_multi_socket_action(pool->multi, descriptor, flags, &running) == CURLM_OK);
+    finish_done(pool);
 }
 
 static void on_poll(uv_poll_t *handle, int status, int events)
 {
     struct fetch_watch *watch = handle->data;
     struct fetch_client *client = watch->client;
+    struct fetch_pool *pool = watch->pool;
     int descriptor = watch->descriptor;
     if (status < 0) {
         /* An error on the socket: libuv has stopped the handle. Without flags libcurl looks for itself, so it
          * still reads an answer that came before a reset. */
         watch->armed = 0;
         if (watch->wanted)
-            act(client, descriptor, 0);
+            act(pool, descriptor, 0);
         if (watch_of(client, descriptor) == watch)
             watch_want(watch, watch->wanted);
         return;
@@ -257,7 +291,7 @@ static void on_poll(uv_poll_t *handle, int status, int events)
     events &= watch->wanted;
     int flags = (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
     if (flags)
-        act(client, descriptor, flags);
+        act(pool, descriptor, flags);
 }
 
 static void on_timeout(uv_timer_t *timer)
@@ -269,27 +303,149 @@ static void on_timeout(uv_timer_t *timer)
 static int on_timer(CURLM *multi, long timeout_ms, void *arg)
 {
     (void)multi;
-    struct fetch_client *client = arg;
-    CHECK(uv_timer_stop(&client->timer) == 0);
-    if (timeout_ms == 0 && !client->kicking)
-        loop_flush_later(client->loop, &client->kick);
+    struct fetch_pool *pool = arg;
+    CHECK(uv_timer_stop(&pool->timer) == 0);
+    if (timeout_ms == 0 && !pool->kicking)
+        loop_flush_later(pool->client->loop, &pool->kick);
     else if (timeout_ms >= 0)
-        CHECK(uv_timer_start(&client->timer, on_timeout, (uint64_t)timeout_ms, 0) == 0);
+        CHECK(uv_timer_start(&pool->timer, on_timeout, (uint64_t)timeout_ms, 0) == 0);
     return 0;
+}
+
+/*
+ * After a pause libcurl first gives what it has kept back, by the callback that asked for the pause and may ask for another.
+ * And after an address that could not be tried it does not try a name's next one before half of the connect's time is over
+ * (libcurl 7.88), unless it is made to look at the transfer: so it is by the end of a pause.
+ */
+static CURLcode go_on(struct fetch_transfer *transfer)
+{
+    if (transfer->paused) {
+        transfer->paused = false;
+        return curl_easy_pause(transfer->easy, CURLPAUSE_CONT);
+    }
+    if (curl_easy_pause(transfer->easy, CURLPAUSE_SEND) == CURLE_OK)
+        return curl_easy_pause(transfer->easy, CURLPAUSE_CONT);
+    return CURLE_OK; /* it has no connection any more, and will tell so */
+}
+
+static void go_on_all(struct fetch_pool *pool)
+{
+    struct link *item;
+    while ((item = list_pop_front(&pool->resuming)) != NULL) {
+        struct fetch_transfer *transfer = LIST_ENTRY(item, struct fetch_transfer, link);
+        CURLcode code = go_on(transfer);
+        if (code != CURLE_OK)
+            transfer_end(transfer, code);
+    }
 }
 
 static void on_kick(struct flush *flush)
 {
-    struct fetch_client *client = CONTAINER_OF(flush, struct fetch_client, kick);
-    client->kicking = true;
+    struct fetch_pool *pool = CONTAINER_OF(flush, struct fetch_pool, kick);
+    pool->kicking = true;
     struct link *item;
-    while ((item = list_pop_front(&client->starting)) != NULL) {
+    while ((item = list_pop_front(&pool->starting)) != NULL) {
         struct fetch_transfer *transfer = LIST_ENTRY(item, struct fetch_transfer, link);
         transfer->in_multi = true;
-        CHECK(curl_multi_add_handle(client->multi, transfer->easy) == CURLM_OK);
+        CHECK(curl_multi_add_handle(pool->multi, transfer->easy) == CURLM_OK);
     }
-    act(client, CURL_SOCKET_TIMEOUT, 0);
-    client->kicking = false;
+    go_on_all(pool);
+    act(pool, CURL_SOCKET_TIMEOUT, 0);
+    pool->kicking = false;
+}
+
+/* ---- pools ---- */
+
+#define MULTI_SET(pool, option, value)                                                                       \
+    CHECK(curl_multi_setopt((pool)->multi, CURLMOPT_##option, (value)) == CURLM_OK)
+
+static struct fetch_pool *pool_open(struct fetch_client *client, const char *name, bool guard)
+{
+    struct fetch_pool *pool = mem_zalloc(sizeof *pool);
+    MAGIC_SET(pool, POOL_MAGIC);
+    pool->client = client;
+    pool->name = name ? mem_strdup(name) : NULL;
+    pool->guard = guard;
+    pool->kick.run = on_kick;
+    list_init(&pool->starting);
+    list_init(&pool->resuming);
+    CHECK(uv_timer_init(&client->loop->uv, &pool->timer) == 0);
+    uv_unref((uv_handle_t *)&pool->timer);
+    pool->timer.data = pool;
+    client->handles++;
+    pool->multi = curl_multi_init();
+    CHECK(pool->multi);
+    MULTI_SET(pool, SOCKETFUNCTION, on_socket);
+    MULTI_SET(pool, SOCKETDATA, pool);
+    MULTI_SET(pool, TIMERFUNCTION, on_timer);
+    MULTI_SET(pool, TIMERDATA, pool);
+    MULTI_SET(pool, PIPELINING, (long)CURLPIPE_NOTHING);
+    MULTI_SET(pool, MAXCONNECTS, (long)IDLE_MAX);
+    list_push_front(&client->pools, &pool->link);
+    client->pool_count++;
+    return pool;
+}
+
+static void on_pool_closed(uv_handle_t *handle)
+{
+    struct fetch_pool *pool = handle->data;
+    struct fetch_client *client = pool->client;
+    free(pool->name);
+    free(pool);
+    client_handle_closed(client);
+}
+
+static void pool_close(struct fetch_pool *pool)
+{
+    MAGIC_CHECK(pool, POOL_MAGIC);
+    CHECK(pool->transfers == 0);
+    list_remove(&pool->link);
+    pool->client->pool_count--;
+    CHECK(curl_multi_cleanup(pool->multi) == CURLM_OK);
+    loop_flush_forget(&pool->kick);
+    MAGIC_CLEAR(pool);
+    uv_close((uv_handle_t *)&pool->timer, on_pool_closed);
+}
+
+/* The one that was used the longest time ago, of those that nobody uses now. */
+static void close_idle_pool(struct fetch_client *client)
+{
+    for (struct link *item = client->pools.prev; item != &client->pools; item = item->prev) {
+        struct fetch_pool *pool = LIST_ENTRY(item, struct fetch_pool, link);
+        if (pool->transfers > 0)
+            continue;
+        pool_close(pool);
+        return;
+    }
+}
+
+static bool pool_is(const struct fetch_pool *pool, const char *name, bool guard)
+{
+    bool named_alike = pool->name && name ? strcmp(pool->name, name) == 0 : !pool->name && !name;
+    return named_alike && pool->guard == guard;
+}
+
+static struct fetch_pool *pool_find(struct fetch_client *client, const char *name, bool guard)
+{
+    LIST_EACH (&client->pools, item, after) {
+        struct fetch_pool *pool = LIST_ENTRY(item, struct fetch_pool, link);
+        if (!pool_is(pool, name, guard))
+            continue;
+        list_remove(&pool->link);
+        list_push_front(&client->pools, &pool->link);
+        return pool;
+    }
+    if (client->pool_count >= POOLS_MAX)
+        close_idle_pool(client);
+    return pool_open(client, name, guard);
+}
+
+static void pool_limit(struct fetch_pool *pool, unsigned connections_max)
+{
+    if (pool->connections_max == connections_max)
+        return;
+    pool->connections_max = connections_max;
+    MULTI_SET(pool, MAX_TOTAL_CONNECTIONS, (long)connections_max);
 }
 
 /* ---- transfers ---- */
@@ -297,10 +453,10 @@ static void on_kick(struct flush *flush)
 #define SET(transfer, option, value)                                                                         \
     CHECK(curl_easy_setopt((transfer)->easy, CURLOPT_##option, (value)) == CURLE_OK)
 
-void fetch_transfer_start(struct fetch_transfer *transfer)
+void fetch_transfer_init(struct fetch_transfer *transfer, struct fetch_client *client)
 {
-    struct fetch_client *client = transfer->client;
-    transfer->opened = -1;
+    transfer->client = client;
+    list_init(&transfer->link);
     SET(transfer, PRIVATE, transfer);
     SET(transfer, OPENSOCKETFUNCTION, on_open);
     SET(transfer, OPENSOCKETDATA, transfer);
@@ -309,46 +465,50 @@ void fetch_transfer_start(struct fetch_transfer *transfer)
     SET(transfer, CLOSESOCKETDATA, client);
     SET(transfer, PREREQFUNCTION, on_send);
     SET(transfer, PREREQDATA, transfer);
-    client->transfers++;
-    list_push_back(&client->starting, &transfer->link);
-    loop_flush_later(client->loop, &client->kick);
+}
+
+void fetch_transfer_start(struct fetch_transfer *transfer, const char *name, unsigned connections_max)
+{
+    struct fetch_pool *pool = pool_find(transfer->client, name, transfer->guard);
+    pool_limit(pool, connections_max);
+    *transfer = (struct fetch_transfer){
+        .client = transfer->client,
+        .pool = pool,
+        .easy = transfer->easy,
+        .opened = -1,
+        .guard = transfer->guard,
+        .repeatable = transfer->repeatable,
+    };
+    pool->transfers++;
+    list_push_back(&pool->starting, &transfer->link);
+    loop_flush_later(pool->client->loop, &pool->kick);
+}
+
+void fetch_transfer_resume(struct fetch_transfer *transfer)
+{
+    if (transfer->in_multi)
+        go_on_later(transfer);
 }
 
 void fetch_transfer_stop(struct fetch_transfer *transfer)
 {
-    struct fetch_client *client = transfer->client;
     list_remove(&transfer->link);
     if (transfer->in_multi)
-        CHECK(curl_multi_remove_handle(client->multi, transfer->easy) == CURLM_OK);
+        CHECK(curl_multi_remove_handle(transfer->pool->multi, transfer->easy) == CURLM_OK);
     transfer->in_multi = false;
-    client->transfers--;
+    transfer->pool->transfers--;
 }
 
 /* ---- the client of a loop ---- */
-
-#define MULTI_SET(client, option, value)                                                                     \
-    CHECK(curl_multi_setopt((client)->multi, CURLMOPT_##option, (value)) == CURLM_OK)
 
 static struct fetch_client *client_open(struct loop *loop)
 {
     struct fetch_client *client = mem_zalloc(sizeof *client);
     MAGIC_SET(client, CLIENT_MAGIC);
     client->loop = loop;
-    client->kick.run = on_kick;
-    list_init(&client->starting);
-    list_init(&client->pooled);
-    CHECK(uv_timer_init(&loop->uv, &client->timer) == 0);
-    uv_unref((uv_handle_t *)&client->timer);
-    client->timer.data = client;
-    client->handles = 1;
-    client->multi = curl_multi_init();
-    CHECK(client->multi);
-    MULTI_SET(client, SOCKETFUNCTION, on_socket);
-    MULTI_SET(client, SOCKETDATA, client);
-    MULTI_SET(client, TIMERFUNCTION, on_timer);
-    MULTI_SET(client, TIMERDATA, client);
-    MULTI_SET(client, PIPELINING, (long)CURLPIPE_NOTHING);
-    MULTI_SET(client, MAXCONNECTS, (long)IDLE_MAX);
+    list_init(&client->pools);
+    list_init(&client->kept);
+    client->handles = 1; /* itself */
     loop->slots[LOOP_FETCH] = client;
     return client;
 }
@@ -364,23 +524,17 @@ struct fetch_client *fetch_client_self(void)
     return client;
 }
 
-static void on_timer_closed(uv_handle_t *handle)
-{
-    client_handle_closed(handle->data);
-}
-
 void fetch_client_close(struct fetch_client *client)
 {
     MAGIC_CHECK(client, CLIENT_MAGIC);
-    CHECK(client->transfers == 0);
     client->loop->slots[LOOP_FETCH] = NULL;
-    CHECK(curl_multi_cleanup(client->multi) == CURLM_OK);
-    loop_flush_forget(&client->kick);
-    uv_close((uv_handle_t *)&client->timer, on_timer_closed);
+    LIST_EACH (&client->pools, item, after)
+        pool_close(LIST_ENTRY(item, struct fetch_pool, link));
+    struct wait closed = WAIT_INIT;
+    client->closed = fiber_self() ? &closed : NULL;
+    client_handle_closed(client);
     if (!fiber_self())
         return;
-    struct wait closed = WAIT_INIT;
-    client->closed = &closed;
     fiber_hold();
     CHECK(wait_for(&closed, "fetch_close_loop", CLOCK_NEVER) == 0);
     fiber_release();

@@ -11,36 +11,56 @@
 
 struct fetch_watch;
 
-/* One on each loop that fetches. */
-struct fetch_client {
+/* Connections that requests of one kind share: libcurl's multi handle, and what drives it. */
+struct fetch_pool {
     unsigned magic;
-    struct loop *loop;
+    struct link link; /* the client's, the one that was used last first */
+    struct fetch_client *client;
+    char *name; /* or NULL */
+    bool guard; /* all its connections were opened under the guard */
+    unsigned connections_max;
     CURLM *multi;
     uv_timer_t timer;
     struct flush kick;
     bool kicking;
     struct link starting; /* transfers that libcurl has not been given yet */
-    struct link pooled;   /* fetch.c's: calls to be used again */
-    unsigned pooled_count;
-    unsigned transfers;           /* in work */
+    struct link resuming; /* that it shall go on with */
+    unsigned transfers;   /* in work */
+};
+
+/* One on each loop that fetches. */
+struct fetch_client {
+    unsigned magic;
+    struct loop *loop;
+    struct link pools;
+    unsigned pool_count;
+    struct link kept; /* core/net/fetch_call.c's: calls to be used again */
+    unsigned kept_count;
     struct fetch_watch **watches; /* by descriptor */
     size_t watches_size;
     unsigned handles;    /* libuv's, until their close callbacks */
     struct wait *closed; /* of who closes the client */
 };
 
-/* One request on its way. Zero-initialise but for `client`, `easy` and `repeatable`. */
+/* One request on its way, again and again. */
 struct fetch_transfer {
     struct link link;
     struct fetch_client *client;
+    struct fetch_pool *pool;
     CURL *easy;
-    struct wait wait; /* done when `code` is there */
-    CURLcode code;
+    struct wait wait; /* done when it has ended, or earlier by who owns it */
+    CURLcode code;    /* when it has ended */
+    uint64_t sent_ns; /* it was begun to be sent; 0: was not */
+    uint64_t ended_ns;
     int opened;    /* the descriptor opened last for it, or -1 */
     unsigned sent; /* how often the request was begun to be sent */
+    bool guard;
     bool repeatable;
-    bool repeat_refused; /* a second sending was stopped */
+    bool repeat_refused;  /* a second sending was stopped */
+    bool address_refused; /* by the guard, for one at least */
+    bool paused;          /* a callback has said CURL_WRITEFUNC_PAUSE */
     bool in_multi;
+    bool ended;
 };
 
 /* The calling thread's; made at the first call. */
@@ -49,8 +69,14 @@ struct fetch_client *fetch_client_self(void);
 /* No transfer is left. On a fiber, waits; otherwise the loop closes the handles in its next turn. */
 void fetch_client_close(struct fetch_client *client);
 
-/* Sets what libcurl calls for sockets. Begins at the end of this turn of the loop. */
-void fetch_transfer_start(struct fetch_transfer *transfer);
+/* Sets what libcurl calls for sockets, for good. It is zero but for `easy`. */
+void fetch_transfer_init(struct fetch_transfer *transfer, struct fetch_client *client);
+
+/* `guard` and `repeatable` are set. Begins at the end of this turn of the loop; the rest of the transfer is as new. */
+void fetch_transfer_start(struct fetch_transfer *transfer, const char *pool, unsigned connections_max);
+
+/* After a pause: goes on at the end of this turn. */
+void fetch_transfer_resume(struct fetch_transfer *transfer);
 
 /* Takes it out; when it is in the middle of something that closes its connection at once. */
 void fetch_transfer_stop(struct fetch_transfer *transfer);

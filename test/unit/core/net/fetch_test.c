@@ -1,286 +1,21 @@
-/*
- * The rules of core/net/fetch.h, against a server that scripts its bytes: it reads whole requests, and the n-th one is
- * answered by the n-th step (the last step answers all later ones). Each test ends with an empty loop and as many open
- * descriptors as before.
- */
+/* The rules of core/net/fetch.h for whole answers, against a server that scripts its bytes. */
 #include "core/net/fetch.h"
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/run/sync.h"
+#include "test/unit/core/net/fetch_fixture.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
-#include <pthread.h>
-#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
-
-#define OK_HELLO "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
-
-enum { CONNECTIONS_MAX = 128, PATIENCE_S = 20 };
-
-/* ---- the server ---- */
-
-struct step {
-    const char *reply;                      /* NULL: 200 with the request's body */
-    enum { KEEP, CLOSE, RESET, HOLD } then; /* HOLD: wait for the client to close */
-};
-
-struct server {
-    int listener;
-    int port;
-    const struct step *steps;
-    unsigned step_count;
-    pthread_t thread;
-    pthread_t connections[CONNECTIONS_MAX];
-    _Atomic unsigned accepts;
-    _Atomic unsigned requests;
-    sem_t ended; /* posted for each connection that is over */
-    pthread_mutex_t mutex;
-    struct buf last; /* the last request, head and body */
-};
-
-struct connection {
-    struct server *server;
-    int socket;
-};
-
-static size_t body_length(const struct buf *request, size_t head)
-{
-    const char *field = memmem(request->at, head, "Content-Length: ", 16);
-    return field ? strtoul(field + 16, NULL, 10) : 0;
-}
-
-/* Reads one request into `request`; returns the size of its head, 0 at the end of the connection. */
-static size_t read_request(int socket, struct buf *request)
-{
-    request->size = 0;
-    for (;;) {
-        char *end = request->size ? memmem(request->at, request->size, "\r\n\r\n", 4) : NULL;
-        size_t head = end ? (size_t)(end - request->at) + 4 : 0;
-        if (head && request->size >= head + body_length(request, head))
-            return head;
-        ssize_t count = recv(socket, buf_reserve(request, 65536), 65536, 0);
-        if (count <= 0)
-            return 0;
-        request->size += (size_t)count;
-    }
-}
-
-static void send_all(int socket, struct str text)
-{
-    while (text.size) {
-        ssize_t count = send(socket, text.at, text.size, MSG_NOSIGNAL);
-        if (count <= 0)
-            return;
-        text = str_of(text.at + count, text.size - (size_t)count);
-    }
-}
-
-static void send_reply(int socket, const struct step *step, const struct buf *request, size_t head)
-{
-    if (step->reply) {
-        send_all(socket, str_from(step->reply));
-        return;
-    }
-    struct buf reply = {0};
-    buf_printf(&reply, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", request->size - head);
-    buf_add(&reply, request->at + head, request->size - head);
-    send_all(socket, buf_str(&reply));
-    buf_clear(&reply);
-}
-
-static void end_connection(int socket, const struct step *step)
-{
-    char byte;
-    if (step->then == HOLD)
-        while (recv(socket, &byte, 1, 0) > 0)
-            continue;
-    if (step->then == RESET)
-        setsockopt(socket, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1}, sizeof(struct linger));
-}
-
-static void *serve_connection(void *arg)
-{
-    struct connection *connection = arg;
-    struct server *server = connection->server;
-    struct buf request = {0};
-    size_t head;
-    while ((head = read_request(connection->socket, &request)) > 0) {
-        pthread_mutex_lock(&server->mutex);
-        server->last.size = 0;
-        buf_add_str(&server->last, buf_str(&request));
-        pthread_mutex_unlock(&server->mutex);
-        unsigned number = atomic_fetch_add(&server->requests, 1);
-        const struct step *step =
-            &server->steps[number < server->step_count ? number : server->step_count - 1];
-        send_reply(connection->socket, step, &request, head);
-        if (step->then == KEEP)
-            continue;
-        end_connection(connection->socket, step);
-        break;
-    }
-    close(connection->socket);
-    sem_post(&server->ended);
-    buf_clear(&request);
-    free(connection);
-    return NULL;
-}
-
-static void *serve(void *arg)
-{
-    struct server *server = arg;
-    for (;;) {
-        int socket = accept(server->listener, NULL, NULL);
-        if (socket < 0)
-            return NULL;
-        /* A test that goes wrong ends. */
-        setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_sec = PATIENCE_S},
-                   sizeof(struct timeval));
-        struct connection *connection = mem_zalloc(sizeof *connection);
-        *connection = (struct connection){server, socket};
-        unsigned number = atomic_fetch_add(&server->accepts, 1);
-        CHECK(number < CONNECTIONS_MAX);
-        CHECK(pthread_create(&server->connections[number], NULL, serve_connection, connection) == 0);
-    }
-}
-
-/* A bound socket of ours on 127.0.0.1, and its port. */
-static int bind_local(int *port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof address;
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    CHECK(bind(listener, (struct sockaddr *)&address, size) == 0);
-    CHECK(getsockname(listener, (struct sockaddr *)&address, &size) == 0);
-    *port = ntohs(address.sin_port);
-    return listener;
-}
-
-static void server_open(struct server *server, const struct step *steps, unsigned step_count)
-{
-    memset(server, 0, sizeof *server);
-    server->steps = steps;
-    server->step_count = step_count;
-    server->listener = bind_local(&server->port);
-    CHECK(listen(server->listener, CONNECTIONS_MAX) == 0);
-    sem_init(&server->ended, 0, 0);
-    pthread_mutex_init(&server->mutex, NULL);
-    CHECK(pthread_create(&server->thread, NULL, serve, server) == 0);
-}
-
-static void server_close(struct server *server)
-{
-    shutdown(server->listener, SHUT_RDWR);
-    pthread_join(server->thread, NULL);
-    for (unsigned i = 0; i < server->accepts; i++)
-        pthread_join(server->connections[i], NULL);
-    close(server->listener);
-    sem_destroy(&server->ended);
-    pthread_mutex_destroy(&server->mutex);
-    buf_clear(&server->last);
-}
-
-/* Blocks the loop: what is waited for must come without another turn of it. */
-static void await_connection_end(struct server *server)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += PATIENCE_S / 2;
-    assert_int_equal(sem_timedwait(&server->ended, &until), 0);
-}
-
-/* ---- one test: a server, a loop, a fiber ---- */
-
-struct scene {
-    struct server server;
-    struct arena arena;
-    struct fetch_answer answer;
-    void (*play)(struct scene *scene);
-};
-
-static int count_descriptors(void)
-{
-    int count = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    while (readdir(folder))
-        count++;
-    closedir(folder);
-    return count;
-}
-
-static void play_on_fiber(void *arg)
-{
-    struct scene *scene = arg;
-    scene->play(scene);
-    fetch_close_loop(loop_self());
-}
-
-static void run_steps(void (*play)(struct scene *), const struct step *steps, unsigned step_count)
-{
-    int before = count_descriptors();
-    struct scene scene = {.play = play};
-    struct loop loop;
-    server_open(&scene.server, steps, step_count);
-    loop_open(&loop, 0);
-    arena_init(&scene.arena);
-    fiber_main(&loop, "test", play_on_fiber, &scene);
-    arena_clear(&scene.arena);
-    loop_close(&loop);
-    server_close(&scene.server);
-    assert_int_equal(count_descriptors(), before);
-}
-
-#define RUN(play, ...)                                                                                       \
-    run_steps((play), (const struct step[]){__VA_ARGS__},                                                    \
-              sizeof((const struct step[]){__VA_ARGS__}) / sizeof(struct step))
-
-static struct fetch_request request_to(struct scene *scene, const char *method, const char *path)
-{
-    return (struct fetch_request){
-        .method = method,
-        .url = arena_printf(&scene->arena, "http://127.0.0.1:%d%s", scene->server.port, path),
-        .connect_timeout_ms = PATIENCE_S * 1000,
-        .total_timeout_ms = PATIENCE_S * 1000,
-        .max_body_bytes = 1 << 20,
-    };
-}
-
-static int get(struct scene *scene)
-{
-    struct fetch_request request = request_to(scene, "GET", "/");
-    return fetch(&request, &scene->arena, &scene->answer);
-}
-
-static int post(struct scene *scene, const char *body)
-{
-    struct fetch_request request = request_to(scene, "POST", "/");
-    request.body = str_from(body);
-    return fetch(&request, &scene->arena, &scene->answer);
-}
-
-static void assert_str(struct str actual, const char *expected)
-{
-    if (!str_equal(actual, str_from(expected)))
-        fail_msg("\"%.*s\" is not \"%s\"", STR_ARG(actual), expected);
-}
-
-static void assert_sent(struct scene *scene, const char *expected)
-{
-    pthread_mutex_lock(&scene->server.mutex);
-    assert_str(buf_str(&scene->server.last), expected);
-    pthread_mutex_unlock(&scene->server.mutex);
-}
 
 /* ---- answers ---- */
 
@@ -477,7 +212,7 @@ static void proxies_of_the_environment_are_ignored(void **state)
 static void play_refused(struct scene *scene)
 {
     int port;
-    int unheard = bind_local(&port);
+    int unheard = bind_local("127.0.0.1", &port);
     struct fetch_request request = request_to(scene, "GET", "/");
     request.url = arena_printf(&scene->arena, "http://127.0.0.1:%d/", port);
     assert_int_equal(fetch(&request, &scene->arena, &scene->answer), -ECONNREFUSED);
@@ -501,7 +236,7 @@ struct deaf {
 
 static void deaf_open(struct deaf *deaf)
 {
-    deaf->listener = bind_local(&deaf->port);
+    deaf->listener = bind_local("127.0.0.1", &deaf->port);
     assert_int_equal(listen(deaf->listener, 0), 0);
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons((uint16_t)deaf->port),
@@ -898,7 +633,7 @@ static void a_client_is_closed_from_outside_a_fiber_too(void **state)
     static const struct step steps[] = {{OK_HELLO, KEEP}};
     struct scene scene = {.play = NULL};
     struct loop loop;
-    server_open(&scene.server, steps, 1);
+    server_open_at(&scene.server, "127.0.0.1", steps, 1);
     loop_open(&loop, 0);
     fiber_main(&loop, "test", get_once, &scene);
     fetch_close_loop(&loop);
@@ -909,12 +644,7 @@ static void a_client_is_closed_from_outside_a_fiber_too(void **state)
 
 int main(void)
 {
-    log_open("fetch_test", LOG_ERROR);
-    fetch_init();
-    /* libuv keeps a descriptor or two from the first loop on. */
-    struct loop loop;
-    loop_open(&loop, 0);
-    loop_close(&loop);
+    fixture_begin("fetch_test");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answer_with_a_length),
         cmocka_unit_test(answer_in_chunks),
