@@ -67,6 +67,7 @@ struct ai_identity {
     int64_t created_s;     /* Unix seconds */
     unsigned choices;      /* how many were asked for, 1 to AI_CHOICES_MAX */
     int64_t prompt_tokens; /* estimate, for providers that don't tell */
+    struct str secret;     /* the key that the provider was called with, struck out of its words; or absent */
     bool include_usage;    /* of a stream: ends with the usage, and says "usage": null until then */
 };
 

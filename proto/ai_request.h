@@ -62,7 +62,7 @@ int ai_request_parse(struct arena *arena, enum ai_kind kind, struct str text, st
                      struct ai_refusal *refusal) MUST_USE;
 
 /*
- * The digest of all that an answer depends on: kind and members, whatever their order and spacing, without those that only say
+ * The digest of all that an answer depends on: kind and members, whatever their order and spacing in the body, without those that only say
  * how it is delivered or on whose behalf (stream, stream_options, cache, user, metadata, store, safety_identifier,
  * prompt_cache_*, service_tier). Requests with the same digest may have the same answer.
  */
