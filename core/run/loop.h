@@ -29,6 +29,7 @@ enum loop_slot {
     LOOP_LOGINS,
     LOOP_TOKENS,
     LOOP_OWNERS,
+    LOOP_AI,
     LOOP_GATE,
     LOOP_LEASE,
     LOOP_SLOTS
