@@ -35,8 +35,13 @@ static const struct rule likely[] = {
     {"server_error", AI_FAULT_SERVER},
 };
 
-/* Words in the messages of those who have no code for it. */
-static const char *const context_words[] = {"context length", "context window", "prompt is too long"};
+/* What is said in messages alone, where the status says that it is the client's fault. */
+static const struct rule said[] = {
+    {"context length", AI_FAULT_CONTEXT},
+    {"context window", AI_FAULT_CONTEXT},
+    {"prompt is too long", AI_FAULT_CONTEXT},
+    {"credit balance is too low", AI_FAULT_QUOTA},
+};
 
 static const struct {
     int status;
@@ -72,12 +77,12 @@ static enum ai_fault by_status(int status)
     return AI_FAULT_PROTOCOL;
 }
 
-static bool speaks_of_context(struct str message)
+static enum ai_fault by_message(struct str message, enum ai_fault otherwise)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(context_words); i++)
-        if (message.size > 0 && memmem(message.at, message.size, context_words[i], strlen(context_words[i])))
-            return true;
-    return false;
+    for (size_t i = 0; i < ARRAY_SIZE(said); i++)
+        if (message.size > 0 && memmem(message.at, message.size, said[i].word, strlen(said[i].word)))
+            return said[i].fault;
+    return otherwise;
 }
 
 static enum ai_fault fault_of(const struct ai_upstream_error *error)
@@ -89,7 +94,7 @@ static enum ai_fault fault_of(const struct ai_upstream_error *error)
         fault = by_status(error->status);
     else
         by_word(likely, ARRAY_SIZE(likely), error, &fault);
-    return fault == AI_FAULT_CLIENT && speaks_of_context(error->message) ? AI_FAULT_CONTEXT : fault;
+    return fault == AI_FAULT_CLIENT ? by_message(error->message, fault) : fault;
 }
 
 enum { CODE_MAX = 64, PARAM_MAX = 128 };
@@ -146,4 +151,17 @@ void ai_failure_rate(struct ai_failure *failure, const struct ai_rate *rate)
         failure->retry_after_ms = rate->requests_reset_ms;
     if (rate->tokens_left == 0 && rate->tokens_reset_ms > failure->retry_after_ms)
         failure->retry_after_ms = rate->tokens_reset_ms;
+}
+
+bool ai_find_error(struct arena *arena, const struct ai_identity *identity, const struct json *object,
+                   struct ai_failure *failure)
+{
+    struct ai_upstream_error error = {.status = 0};
+    const struct json *words = json_member(object, "error");
+    bool is_bare = str_equal(json_string(json_member(object, "object")), STR("error"));
+    if (json_type_of(words) != JSON_OBJECT && json_type_of(words) != JSON_STRING && !is_bare)
+        return false;
+    ai_read_error_object(is_bare ? object : words, &error);
+    ai_classify(arena, &error, identity->secret, failure);
+    return true;
 }

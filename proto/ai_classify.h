@@ -21,6 +21,10 @@ void ai_classify(struct arena *arena, const struct ai_upstream_error *error, str
  * strings; a number as `code` that is a status is taken for that when there is no other; a string is the message. */
 void ai_read_error_object(const struct json *error, struct ai_upstream_error *read);
 
+/* Whether an answer or an event says that there was an error, and then which. */
+bool ai_find_error(struct arena *arena, const struct ai_identity *identity, const struct json *object,
+                   struct ai_failure *failure);
+
 /* Fills retry_after_ms: as the provider said it, or when what has run out is there again. */
 void ai_failure_rate(struct ai_failure *failure, const struct ai_rate *rate);
 

@@ -66,3 +66,19 @@ void ai_stream_put(struct ai_stream *stream, struct ai_choice *choices, size_t c
     if (open)
         ai_close_chunk(&json, &stream->identity, extras);
 }
+
+enum ai_stream_state ai_stream_end(struct ai_stream *stream, struct buf *out, struct ai_failure *failure)
+{
+    static const struct ai_extras none;
+    struct ai_choice choices[AI_CHOICES_MAX];
+    size_t count = 0;
+    if (!stream->begun) {
+        ai_failure_make(failure, AI_FAULT_PROTOCOL, STR("the stream has ended before its first chunk"));
+        return AI_STREAM_FAILED;
+    }
+    for (unsigned i = 0; i < ai_choices_of(&stream->identity); i++)
+        if (!(stream->finished & 1U << i))
+            choices[count++] = (struct ai_choice){.index = i, .finish_reason = ai_finish_reason(STR_NONE)};
+    ai_stream_put(stream, choices, count, &none, out);
+    return AI_STREAM_END;
+}

@@ -16,4 +16,8 @@ unsigned ai_choices_of(const struct ai_identity *identity);
 void ai_stream_put(struct ai_stream *stream, struct ai_choice *choices, size_t count,
                    const struct ai_extras *extras, struct buf *out);
 
+/* The provider has said that this was all: choices that it has not ended end here, with "stop". A failure when it has begun none. */
+enum ai_stream_state ai_stream_end(struct ai_stream *stream, struct buf *out, struct ai_failure *failure)
+    MUST_USE;
+
 #endif

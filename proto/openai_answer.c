@@ -57,7 +57,7 @@ int openai_read_answer(struct arena *arena, const struct ai_identity *identity, 
     const struct json *object = json_read(arena, body, &error);
     if (!object)
         return fail(failure, STR("the answer is no JSON"));
-    if (openai_find_error(arena, identity, object, failure))
+    if (ai_find_error(arena, identity, object, failure))
         return -EPROTO;
     size_t count = read_choices(arena, identity, json_member(object, "choices"), choices);
     if (count == 0)

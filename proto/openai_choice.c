@@ -5,8 +5,6 @@
  */
 #include "proto/openai_internal.h"
 
-#include "proto/ai_classify.h"
-
 enum { EXTRA_MAX = 128 /* bytes of a fingerprint or tier */ };
 
 static struct str string_member(const struct json *object, const char *name)
@@ -162,17 +160,4 @@ void openai_read_extras(const struct json *object, struct ai_extras *extras)
 {
     extras->system_fingerprint = extra(object, "system_fingerprint");
     extras->service_tier = extra(object, "service_tier");
-}
-
-bool openai_find_error(struct arena *arena, const struct ai_identity *identity, const struct json *object,
-                       struct ai_failure *failure)
-{
-    struct ai_upstream_error error = {.status = 0};
-    const struct json *said = json_member(object, "error");
-    bool is_bare = str_equal(string_member(object, "object"), STR("error"));
-    if (json_type_of(said) != JSON_OBJECT && json_type_of(said) != JSON_STRING && !is_bare)
-        return false;
-    ai_read_error_object(is_bare ? object : said, &error);
-    ai_classify(arena, &error, identity->secret, failure);
-    return true;
 }

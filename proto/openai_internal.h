@@ -30,8 +30,4 @@ void openai_read_usage(const struct json *object, struct ai_usage *usage, bool *
 
 void openai_read_extras(const struct json *object, struct ai_extras *extras);
 
-/* Whether the object says that there was an error, and then which. */
-bool openai_find_error(struct arena *arena, const struct ai_identity *identity, const struct json *object,
-                       struct ai_failure *failure);
-
 #endif

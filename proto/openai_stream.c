@@ -1,6 +1,8 @@
 /* Streams of providers that speak as OpenAI does: chunks with the data "[DONE]" behind them. */
 #include "proto/openai_internal.h"
 
+#include "proto/ai_classify.h"
+
 static enum ai_stream_state fail(struct ai_failure *failure, struct str why)
 {
     ai_failure_make(failure, AI_FAULT_PROTOCOL, why);
@@ -26,13 +28,13 @@ enum ai_stream_state openai_stream_event(struct ai_stream *stream, struct arena 
     const char *error = NULL;
     stream->text = STR_NONE;
     if (str_equal(str_trim(data), AI_DONE))
-        return AI_STREAM_END;
+        return ai_stream_end(stream, out, failure);
     if (data.size == 0)
         return AI_STREAM_MORE;
     const struct json *object = json_read(scratch, data, &error);
     if (json_type_of(object) != JSON_OBJECT)
         return fail(failure, STR("a chunk is no JSON object"));
-    if (openai_find_error(scratch, &stream->identity, object, failure))
+    if (ai_find_error(scratch, &stream->identity, object, failure))
         return AI_STREAM_FAILED;
     if (str_equal(type, STR("error")))
         return fail(failure, STR("an error without words"));

@@ -382,13 +382,25 @@ static void a_stream_may_fail_at_any_event(void **state)
         {"{'choices':[{'delta':{'content':7,'tool_calls':{}}}]}",
          CHAT_CHUNK DELTA("'role':'assistant','content':''", "null") "]}\nMORE"},
         {"", "MORE"},
-        {" [DONE] ", "END"},
+        {" [DONE] ", "FAILED provider_error"},
     };
     struct ai_identity identity = ai_test_identity(AI_CHAT);
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         const char *const events[] = {cases[i].event, NULL};
         streamed(&identity, events, cases[i].wanted);
     }
+}
+
+static void a_stream_that_ends_without_a_reason_has_one(void **state)
+{
+    (void)state;
+    static const char *const events[] = {"{'choices':[{'delta':{'content':'a'}}]}", "[DONE]", NULL};
+    struct ai_identity identity = ai_test_identity(AI_CHAT);
+    struct ai_stream stream =
+        streamed(&identity, events,
+                 CHAT_CHUNK DELTA("'role':'assistant','content':'a'",
+                                  "null") "]}\n" CHAT_CHUNK DELTA("", "'stop'") "]}\nEND");
+    assert_true(ai_stream_is_whole(&stream));
 }
 
 static void usage_that_comes_twice_counts_once(void **state)
@@ -432,6 +444,7 @@ int main(void)
         cmocka_unit_test(tool_calls_come_in_pieces),
         cmocka_unit_test(choices_of_a_stream_are_told_apart),
         cmocka_unit_test(a_stream_may_fail_at_any_event),
+        cmocka_unit_test(a_stream_that_ends_without_a_reason_has_one),
         cmocka_unit_test(usage_that_comes_twice_counts_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
