@@ -12,6 +12,8 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/log.h"
+#include "core/domain/ai_queue.h"
+#include "core/domain/catalogue.h"
 #include "core/domain/login.h"
 #include "core/domain/vault.h"
 #include "core/domain/visit.h"
@@ -82,6 +84,7 @@ static bool open_rooms(struct loop *loop)
 {
     if (!program_open_stores(loop))
         return false;
+    ai_open_loop(loop);
     visit_open_loop(loop);
     ops_watch_open(loop);
     test_open_loop(loop);
@@ -94,6 +97,9 @@ static void close_rooms(struct loop *loop)
     ops_watch_close(loop);
     upstream_close_loop(loop);
     visit_close_loop(loop);
+    ai_close_loop(loop);
+    if (loop->index == 0)
+        catalogue_close();
     program_close_stores(loop);
 }
 
@@ -318,10 +324,20 @@ static bool start_others(void)
     return true;
 }
 
+/* Models are there before the first request for one. */
+static bool read_catalogue(struct loop *loop)
+{
+    catalogue_open(loop);
+    bool fine = catalogue_wait(clock_in_ms((uint64_t)config->pg_timeout_ms)) == 0;
+    if (!fine)
+        fputs("wakegate serve: models and providers could not be read\n", stderr);
+    return fine;
+}
+
 static void start(void *arg)
 {
     struct reactor *first = arg;
-    first->failed = !program_check_stores("serve") || !port_is_free() ||
+    first->failed = !program_check_stores("serve") || !port_is_free() || !read_catalogue(&first->loop) ||
                     !listen_here(first, (int)config->port) ||
                     !program_open_metrics(&first->loop, answer_internal, internal_ended, &first->metrics) ||
                     !start_others() || !write_port_file(serve.port_file, first->port);
@@ -395,6 +411,7 @@ int serve_main(int argc, char **argv)
     tls_context_unref(serve.tls);
     LOG(INFO, "stopped", LOG_BOOL("clean", fine));
     free(serve.reactors);
+    catalogue_clear();
     gate_clear();
     login_clear();
     vault_close();

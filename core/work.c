@@ -8,6 +8,7 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/log.h"
+#include "core/domain/catalogue.h"
 #include "core/domain/vault.h"
 #include "core/net/stream.h"
 #include "core/options.h"
@@ -65,6 +66,7 @@ static void close_worker(void *unused)
     if (work.driver_open)
         work.driver->close();
     program_close_metrics(work.metrics);
+    catalogue_close();
     if (work.stores_open)
         program_close_stores(&work.loop);
     stream_close_loop(&work.loop);
@@ -103,6 +105,7 @@ static bool open_all(void)
         return false;
     }
     work.driver_open = true;
+    catalogue_open(&work.loop);
     scale_use(work.driver);
     sweep_open(&work.loop, work.driver);
     forget_open(&work.loop);
@@ -173,6 +176,7 @@ int work_main(int argc, char **argv)
     }
     loop_run(&work.loop);
     loop_close(&work.loop);
+    catalogue_clear();
     vault_close();
     LOG(INFO, "stopped", LOG_BOOL("clean", !work.failed));
     log_close();

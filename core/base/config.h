@@ -47,6 +47,10 @@ enum setting_type {
     X(NUMBER, register_rate,         "REGISTER_RATE_PER_HOUR",     "20",            1, 1000000000,         "Registrations an hour and client address") \
     X(NUMBER, password_hashes,       "PASSWORD_HASHES",            "2",             1, 64,                 "Passwords hashed at once (19 MiB and a core each); more wait their turn, and soon are refused") \
     X(NUMBER, audit_days,            "AUDIT_DAYS",                 "365",           1, 36500,              "Days that audit records are kept") \
+    X(SECRET, openai_key,            "OPENAI_API_KEY",              "",              0, 0,                  "Key of the provider \"openai\"; empty: there is none, unless a row says so") \
+    X(TEXT,   openai_url,            "OPENAI_BASE_URL",             "https://api.openai.com/v1", 0, 0,      "Where it is, or any other that speaks its API") \
+    X(SECRET, anthropic_key,         "ANTHROPIC_API_KEY",           "",              0, 0,                  "Key of the provider \"anthropic\"; empty: there is none, unless a row says so") \
+    X(TEXT,   anthropic_url,         "ANTHROPIC_BASE_URL",          "https://api.anthropic.com", 0, 0,      "Where it is, or any other that speaks its API") \
     X(TEXT,   call_price,            "CALL_PRICE_USD",              "0.001",         0, 0,                  "US dollars that an API call of the inference surface costs, besides its tokens") \
     X(TEXT,   payment_rates,         "PAYMENT_RATES",               "USD=1,USDC=1,ETH=1", 0, 0,             "Currencies that deposits may have, and the US dollars that one of each is credited as") \
     X(NUMBER, ai_call_s,             "AI_CALL_SECONDS",             "600",           1, 86400,              "The longest an AI call may take, from its acceptance until it is charged") \

@@ -1,0 +1,320 @@
+/* How a snapshot is made of what the program knows, its settings and rows: see catalogue.h. */
+#include "core/domain/catalogue_internal.h"
+
+#include "core/base/config.h"
+#include "core/base/crypto.h"
+#include "core/base/log.h"
+
+#include <stdlib.h>
+
+enum { DEFAULT_OUTPUT = 4096, DEFAULT_CONTEXT = 131072, DEFAULT_MAX_OUTPUT = 16384, MILLION = 1000000 };
+
+/* ---- memory ---- */
+
+static void *piece(struct catalogue *catalogue, size_t size)
+{
+    struct catalogue_piece *made = mem_zalloc(sizeof *made + size);
+    made->next = catalogue->pieces;
+    made->size = size;
+    catalogue->pieces = made;
+    return made + 1;
+}
+
+static const char *keep(struct catalogue *catalogue, struct str text)
+{
+    if (!text.at)
+        return NULL;
+    char *copy = piece(catalogue, text.size + 1);
+    if (text.size)
+        memcpy(copy, text.at, text.size);
+    return copy;
+}
+
+void catalogue_unref(struct catalogue *catalogue)
+{
+    if (!catalogue || atomic_fetch_sub(&catalogue->references, 1) > 1)
+        return;
+    while (catalogue->pieces) {
+        struct catalogue_piece *first = catalogue->pieces;
+        catalogue->pieces = first->next;
+        crypto_wipe(first + 1, first->size);
+        free(first);
+    }
+    free(catalogue);
+}
+
+/* ---- providers ---- */
+
+static const struct provider defaults = {
+    .max_in_flight = 1024,
+    .queue_calls = 10000,
+    .queue_bytes = 256 << 20,
+    .queue_wait_ms = 30000,
+    .connect_ms = 5000,
+    .header_ms = 120000,
+    .idle_ms = 60000,
+    .total_ms = 600000,
+    .sandbox = {.stall_after = -1},
+};
+
+static const struct provider *find_provider(const struct catalogue *catalogue, struct str name)
+{
+    for (size_t i = 0; i < catalogue->provider_count; i++)
+        if (str_equal(name, str_from(catalogue->providers[i].name)))
+            return &catalogue->providers[i];
+    return NULL;
+}
+
+static void add_provider(struct catalogue *catalogue, const struct provider *given)
+{
+    struct provider *provider = &catalogue->providers[catalogue->provider_count++];
+    struct str url = str_from(given->base_url);
+    *provider = *given;
+    while (url.size && url.at[url.size - 1] == '/')
+        url.size--;
+    provider->name = keep(catalogue, str_from(given->name));
+    provider->base_url = keep(catalogue, url);
+    provider->api_key = keep(catalogue, str_from(given->api_key));
+}
+
+static bool is_hidden(const struct catalogue_parts *parts, const char *name)
+{
+    for (size_t i = 0; i < parts->hidden_count; i++)
+        if (str_equal(parts->hidden[i], str_from(name)))
+            return true;
+    return false;
+}
+
+/* Unless a row of that name stands in its place. */
+static void add_own_provider(struct catalogue *catalogue, const struct catalogue_parts *parts,
+                             const char *name, enum provider_kind kind, const char *base_url,
+                             const char *api_key)
+{
+    if (find_provider(catalogue, str_from(name)) || is_hidden(parts, name))
+        return;
+    struct provider provider = defaults;
+    provider.name = name;
+    provider.kind = kind;
+    provider.base_url = base_url;
+    provider.api_key = api_key;
+    add_provider(catalogue, &provider);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct provider *)a)->name, ((const struct provider *)b)->name);
+}
+
+static void add_providers(struct catalogue *catalogue, const struct catalogue_parts *parts)
+{
+    catalogue->providers =
+        piece(catalogue, (parts->provider_count + PROVIDER_KINDS) * sizeof *catalogue->providers);
+    for (size_t i = 0; i < parts->provider_count; i++)
+        add_provider(catalogue, &parts->providers[i]);
+    add_own_provider(catalogue, parts, "sandbox", PROVIDER_SANDBOX, NULL, NULL);
+    if (config->openai_key[0])
+        add_own_provider(catalogue, parts, "openai", PROVIDER_OPENAI, config->openai_url, config->openai_key);
+    if (config->anthropic_key[0])
+        add_own_provider(catalogue, parts, "anthropic", PROVIDER_ANTHROPIC, config->anthropic_url,
+                         config->anthropic_key);
+    qsort(catalogue->providers, catalogue->provider_count, sizeof *catalogue->providers, by_name);
+}
+
+/* ---- models ---- */
+
+static bool has_real_provider(const struct catalogue *catalogue)
+{
+    for (size_t i = 0; i < catalogue->provider_count; i++)
+        if (catalogue->providers[i].kind != PROVIDER_SANDBOX)
+            return true;
+    return false;
+}
+
+/* The provider that a known model goes to by itself: that of its kind's name, or the first of its kind; the sandbox where
+ * there is no other at all. */
+static const struct provider *provider_for(const struct catalogue *catalogue, enum provider_kind kind)
+{
+    const struct provider *named = find_provider(catalogue, str_from(provider_kind_name(kind)));
+    if (named && named->kind == kind)
+        return named;
+    for (size_t i = 0; i < catalogue->provider_count; i++)
+        if (catalogue->providers[i].kind == kind)
+            return &catalogue->providers[i];
+    return has_real_provider(catalogue) ? NULL : find_provider(catalogue, STR("sandbox"));
+}
+
+/* A price for a million tokens as one for a token; prices of ours divide. */
+static money per_token(const char *price)
+{
+    money amount;
+    CHECK(money_parse(str_from(price), &amount) && amount % MILLION == 0);
+    return amount / MILLION;
+}
+
+static void take_price(money *price, struct str text)
+{
+    if (text.at && !money_parse(text, price))
+        LOG(WARN, "a price is too fine or too high, and is passed over", LOG_STR("price", text));
+}
+
+static void take_number(int64_t *number, int64_t given)
+{
+    if (given > 0)
+        *number = given;
+}
+
+static void add_routes(struct catalogue *catalogue, struct model *model, const struct catalogue_parts *parts)
+{
+    for (size_t i = 0; i < parts->route_count; i++) {
+        const struct catalogue_route_row *row = &parts->routes[i];
+        const struct provider *provider =
+            str_equal(row->model, model->id) ? find_provider(catalogue, row->provider) : NULL;
+        if (provider && model->route_count < MODEL_ROUTES_MAX)
+            model->routes[model->route_count++] =
+                (struct model_route){provider, keep(catalogue, row->upstream_model)};
+    }
+}
+
+static bool has_route_rows(const struct catalogue_parts *parts, struct str id)
+{
+    for (size_t i = 0; i < parts->route_count; i++)
+        if (str_equal(parts->routes[i].model, id))
+            return true;
+    return false;
+}
+
+/* One of `known` and `row` may be NULL. Takes it back when nobody serves it. */
+static void add_model(struct catalogue *catalogue, const struct catalogue_parts *parts,
+                      const struct catalogue_known *known, const struct catalogue_row *row)
+{
+    struct model *model = &catalogue->models[catalogue->model_count];
+    struct str id = row ? row->id : str_from(known->id);
+    *model = (struct model){
+        .id = str_of(keep(catalogue, id), id.size),
+        .owned_by = known ? known->owned_by : NULL,
+        .created_s = known ? known->created_s : row->created_s,
+        .context = known ? known->context : DEFAULT_CONTEXT,
+        .max_output = known ? known->max_output : DEFAULT_MAX_OUTPUT,
+        .cache_percent = 100,
+    };
+    if (has_route_rows(parts, id)) {
+        add_routes(catalogue, model, parts);
+    } else if (known) {
+        const struct provider *provider = provider_for(catalogue, known->kind);
+        if (provider)
+            model->routes[model->route_count++] = (struct model_route){provider, keep(catalogue, id)};
+    }
+    if (model->route_count == 0)
+        return;
+    if (known && model->routes[0].provider->kind != PROVIDER_SANDBOX) {
+        model->price_in = per_token(known->price_in);
+        model->price_out = per_token(known->price_out);
+        model->price_cached = per_token(known->price_cached);
+    }
+    if (row) {
+        model->owned_by = keep(catalogue, row->owned_by);
+        take_price(&model->price_in, row->price_in);
+        take_price(&model->price_out, row->price_out);
+        model->price_cached = row->price_in.at ? model->price_in : model->price_cached;
+        take_price(&model->price_cached, row->price_cached);
+        take_number(&model->max_output, row->max_output);
+        take_number(&model->context, row->context);
+        model->cache_s = row->cache_s;
+        model->cache_percent = row->cache_percent;
+    }
+    model->default_output = DEFAULT_OUTPUT;
+    take_number(&model->default_output, row ? row->default_output : 0);
+    if (model->default_output > model->max_output)
+        model->default_output = model->max_output;
+    catalogue->model_count++;
+}
+
+static const struct catalogue_known *find_known(struct str id)
+{
+    for (size_t i = 0; i < catalogue_known_count; i++)
+        if (str_equal(id, str_from(catalogue_known[i].id)))
+            return &catalogue_known[i];
+    return NULL;
+}
+
+static bool has_row(const struct catalogue_parts *parts, const char *id)
+{
+    for (size_t i = 0; i < parts->model_count; i++)
+        if (str_equal(parts->models[i].id, str_from(id)))
+            return true;
+    return false;
+}
+
+static int compare_ids(struct str a, struct str b)
+{
+    int order = memcmp(a.at, b.at, a.size < b.size ? a.size : b.size);
+    return order ? order : (a.size > b.size) - (a.size < b.size);
+}
+
+static int by_id(const void *a, const void *b)
+{
+    return compare_ids(((const struct model *)a)->id, ((const struct model *)b)->id);
+}
+
+struct catalogue *catalogue_make(const struct catalogue_parts *parts)
+{
+    struct catalogue *catalogue = mem_zalloc(sizeof *catalogue);
+    atomic_init(&catalogue->references, 1);
+    add_providers(catalogue, parts);
+    catalogue->models =
+        piece(catalogue, (parts->model_count + catalogue_known_count) * sizeof *catalogue->models);
+    for (size_t i = 0; i < parts->model_count; i++)
+        if (parts->models[i].enabled)
+            add_model(catalogue, parts, find_known(parts->models[i].id), &parts->models[i]);
+    for (size_t i = 0; i < catalogue_known_count; i++)
+        if (!has_row(parts, catalogue_known[i].id))
+            add_model(catalogue, parts, &catalogue_known[i], NULL);
+    qsort(catalogue->models, catalogue->model_count, sizeof *catalogue->models, by_id);
+    return catalogue;
+}
+
+/* ---- looking ---- */
+
+const struct model *catalogue_model(const struct catalogue *catalogue, struct str id)
+{
+    size_t first = 0;
+    size_t end = catalogue->model_count;
+    while (id.at && first < end) {
+        size_t middle = first + (end - first) / 2;
+        int order = compare_ids(id, catalogue->models[middle].id);
+        if (order == 0)
+            return &catalogue->models[middle];
+        if (order < 0)
+            end = middle;
+        else
+            first = middle + 1;
+    }
+    return NULL;
+}
+
+const struct provider *catalogue_provider(const struct catalogue *catalogue, struct str name)
+{
+    return find_provider(catalogue, name);
+}
+
+size_t catalogue_model_count(const struct catalogue *catalogue)
+{
+    return catalogue->model_count;
+}
+
+const struct model *catalogue_model_at(const struct catalogue *catalogue, size_t index)
+{
+    CHECK(index < catalogue->model_count);
+    return &catalogue->models[index];
+}
+
+size_t catalogue_provider_count(const struct catalogue *catalogue)
+{
+    return catalogue->provider_count;
+}
+
+const struct provider *catalogue_provider_at(const struct catalogue *catalogue, size_t index)
+{
+    CHECK(index < catalogue->provider_count);
+    return &catalogue->providers[index];
+}
