@@ -292,7 +292,7 @@ static int run_verb(void)
         crypto_wipe(admin.text.at, admin.text.capacity);
     buf_clear(&admin.text);
     log_close();
-    return admin.result ? EXIT_FAILED : EXIT_SUCCESS;
+    return admin.result || admin.call.is_bad ? EXIT_FAILED : EXIT_SUCCESS;
 }
 
 /* People want to know of what is wrong, not of every connection. */

@@ -26,8 +26,8 @@ static const struct pg_statement sql_set_limit = {
     "WITH owner AS (SELECT id FROM account WHERE id = $1::bigint), "
     "i AS (INSERT INTO account_limit (account_id, name, most, burst) "
     "SELECT id, $2::text, $3::bigint, $4::bigint FROM owner "
-    "WHERE (SELECT count(*) FROM account_limit l WHERE l.account_id = $1::bigint AND l.name NOT IN ($2::text, '" PLAN_SPEND_NAME
-    "')) < $6::bigint "
+    "WHERE $2::text = '" PLAN_SPEND_NAME "' OR (SELECT count(*) FROM account_limit l "
+    "WHERE l.account_id = $1::bigint AND l.name NOT IN ($2::text, '" PLAN_SPEND_NAME "')) < $6::bigint "
     "ON CONFLICT (account_id, name) DO UPDATE SET most = excluded.most, burst = excluded.burst RETURNING *)" AUDIT(
         "$5", "plan.limit", "i", "i.account_id",
         "(i.name || '=' || i.most || '/' || i.burst)") "SELECT (SELECT count(*) FROM i) FROM owner"};

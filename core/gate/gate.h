@@ -40,6 +40,7 @@ struct request;
     X(INVALID_LOGIN,       401, "invalid_credentials", "E-mail address or password is wrong") \
     X(SIGNATURE_REQUIRED,  401, "signature_required",  "This key's requests must be signed") \
     X(INVALID_SIGNATURE,   401, "invalid_signature",   "The request's signature does not fit") \
+    X(PAYMENT_REFUSED,     402, "payment_refused",     "The payment was refused") \
     X(FORBIDDEN,           403, "forbidden",           "Not allowed") \
     X(BANNED,              403, "account_banned",      "This account is banned") \
     X(ADDRESS,             403, "address_not_allowed", "This key can't be used from your address") \

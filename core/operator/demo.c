@@ -2,6 +2,7 @@
 #include "core/base/crypto.h"
 #include "core/base/id.h"
 #include "core/domain/key.h"
+#include "core/domain/ledger.h"
 #include "core/domain/oauth.h"
 #include "core/domain/password.h"
 #include "core/domain/plan.h"
@@ -11,6 +12,7 @@
 
 #define DEMO_NAME "demo"
 #define DEMO_EMAIL "demo@localhost"
+#define DEMO_DOLLARS "100"
 
 enum { PASSWORD_SIZE = 24 /* base 62: 142 bits */, NAMES_MAX = 16 };
 
@@ -89,12 +91,17 @@ static int make_client(const struct demo *demo)
     return 0;
 }
 
-/* With a plan that whoever looks around does not come to the end of at once. */
+/* With a plan and a balance that whoever looks around does not come to the end of at once. */
 static int make_account(struct demo *demo)
 {
+    struct str balance;
     int result = account_create(demo->call->arena, STR(DEMO_NAME), STR(DEMO_EMAIL), STR_NONE, STR_NONE,
                                 &demo->account);
-    return result ? result : plan_set(demo->account.id, "inference", STR("pro"));
+    if (result == 0)
+        result = plan_set(demo->account.id, "inference", STR("pro"));
+    return result ? result
+                  : ledger_adjust(demo->call->arena, demo->account.id, true, STR(DEMO_DOLLARS), STR_NONE,
+                                  &balance);
 }
 
 const struct operator_argument operator_demo_credentials_arguments[] = {

@@ -36,6 +36,14 @@
     X(plan,    show,        READS,   "The plans of an account and the limits that hold for it") \
     X(plan,    set,         CHANGES, "Set an account's plan on a surface") \
     X(plan,    limit,       CHANGES, "Set a limit of an account's own in place of its plan's") \
+    X(plan,    spend,       CHANGES, "Set what an account's calls may cost a day in place of its plan's") \
+    X(plan,    subscribe,   CHANGES, "Put an account on a plan that it pays for by the month") \
+    X(ledger,  show,        READS,   "What an account has and has used") \
+    X(ledger,  list,        READS,   "An account's movements of money, newest first") \
+    X(ledger,  credit,      CHANGES, "Give an account money") \
+    X(ledger,  debit,       CHANGES, "Take money from an account") \
+    X(ledger,  refund,      CHANGES, "Give a deposit back, or some of it") \
+    X(ledger,  check,       READS,   "Whether all movements, wallets and leases add up") \
     X(ban,     add,         CHANGES, "Refuse all that an account has, within a second") \
     X(ban,     list,        READS,   "Accounts that are banned, newest first") \
     X(ban,     remove,      CHANGES, "End an account's ban") \
@@ -101,7 +109,8 @@ struct operator_call {
         values[OPERATOR_ARGUMENTS_MAX]; /* as text; absent when not given. A switch is "true" or "false" */
     struct json_out *out;               /* the verb writes one value */
     const char *problem;                /* for people; NULL: the error's own words */
-    bool shows_secret;                  /* the answer is not to be kept or logged */
+    bool is_bad; /* the answer tells of something wrong: the command line's status is that of a failure */
+    bool shows_secret; /* the answer is not to be kept or logged */
 };
 
 /* The place of an argument in `values`; OPERATOR_ARGUMENTS_MAX: the verb has none of that name. A dash in `name` is

@@ -1,6 +1,7 @@
 /* Plans and limits: the table, and what an account has. */
 #include "core/domain/plan.h"
 
+#include "core/domain/subscription.h"
 #include "core/operator/verbs.h"
 
 #include <errno.h>
@@ -90,6 +91,13 @@ static void put_surface_limits(struct json_out *out, const char *surface, const 
     }
 }
 
+/* null: no limit. */
+static void put_daily_spend(struct json_out *out, money most)
+{
+    char text[MONEY_TEXT_SIZE];
+    json_put_str(out, "daily_spend", most == PLAN_SPEND_UNLIMITED ? STR_NONE : money_format(text, most));
+}
+
 static int show_plans(struct operator_call *call, const struct account *account)
 {
     struct plan plans[SURFACES_MAX];
@@ -105,9 +113,18 @@ static int show_plans(struct operator_call *call, const struct account *account)
             return result;
         count++;
     }
+    struct subscription subscription;
+    int result = subscription_get(call->arena, account->id, &subscription);
+    if (result)
+        return result;
     json_open(call->out, '{');
     json_put_str(call->out, "account", account->name);
     json_put_str(call->out, "ref", account->ref);
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(surfaces[i], "inference") == 0)
+            put_daily_spend(call->out, plans[i].daily_spend);
+    json_put_str(call->out, "subscribed_to", subscription.plan);
+    operator_put_time(call->out, "renews_at", subscription.renews_ms);
     json_key(call->out, "plans");
     json_open(call->out, '{');
     for (size_t i = 0; i < count; i++)
@@ -208,4 +225,54 @@ int operator_plan_limit(struct operator_call *call)
     if (result == -EINVAL)
         return operator_fail(call, result, "an account has %d limits of its own at most", PLAN_OVERRIDES_MAX);
     return result ? result : show_plans(call, &account);
+}
+
+const struct operator_argument operator_plan_spend_arguments[] = {
+    OPERATOR_ACCOUNT(OPERATOR_REQUIRED | OPERATOR_WORD),
+    {.name = "most",
+     .flags = OPERATOR_REQUIRED,
+     .help = "US dollars a day; none: no limit; plan: as its plan has it again"},
+    {.name = NULL},
+};
+
+int operator_plan_spend(struct operator_call *call)
+{
+    struct account account;
+    struct str text = operator_text(call, "most");
+    money most = 0;
+    if (str_equal(text, STR("none")))
+        most = PLAN_SPEND_UNLIMITED;
+    else if (!str_equal(text, STR("plan")) && (!money_parse(text, &most) || most == 0))
+        return operator_fail(call, -EINVAL,
+                             "most must be US dollars above 0 with at most %d decimals, none or plan",
+                             MONEY_DECIMALS);
+    int result = operator_account(call, &account);
+    if (result == 0)
+        result = plan_set_daily_spend(account.id, most);
+    return result ? result : show_plans(call, &account);
+}
+
+const struct operator_argument operator_plan_subscribe_arguments[] = {
+    OPERATOR_ACCOUNT(OPERATOR_REQUIRED | OPERATOR_WORD),
+    {.name = "plan",
+     .flags = OPERATOR_REQUIRED | OPERATOR_WORD,
+     .help = "free, basic or pro; the first month is paid at once out of the balance"},
+    {.name = NULL},
+};
+
+int operator_plan_subscribe(struct operator_call *call)
+{
+    struct account account;
+    struct str plan = operator_text(call, "plan");
+    int result = operator_account(call, &account);
+    if (result)
+        return result;
+    result = subscription_start(account.id, plan);
+    switch (result) {
+    case -EINVAL: return operator_fail(call, result, "plan %.*s can't be subscribed to", STR_ARG(plan));
+    case -EEXIST: return operator_fail(call, result, "the account is subscribed to plan %.*s", STR_ARG(plan));
+    case -EDQUOT:
+        return operator_fail(call, -EINVAL, "the account has not so much as plan %.*s costs", STR_ARG(plan));
+    default: return result ? result : show_plans(call, &account);
+    }
 }

@@ -1,5 +1,8 @@
-/* The account: who it is, its plan, and what is left of its limits. */
+/* The account: who it is, what it has, its plan, and what is left of its limits. */
 #include "handlers/inference/inference.h"
+
+#include "core/domain/ledger.h"
+#include "core/domain/subscription.h"
 
 static void put_window(struct json_out *out, const struct limit_verdict *verdict)
 {
@@ -8,6 +11,35 @@ static void put_window(struct json_out *out, const struct limit_verdict *verdict
     json_put_int(out, "limit", (int64_t)verdict->limit);
     json_put_int(out, "remaining", (int64_t)verdict->remaining);
     json_put_time(out, "reset", verdict->reset_unix_s * 1000);
+    json_close(out, '}');
+}
+
+/* As text, and null for one without. */
+static void put_spend(struct json_out *out, money most)
+{
+    char text[MONEY_TEXT_SIZE];
+    json_put_str(out, "daily_spend", most == PLAN_SPEND_UNLIMITED ? STR_NONE : money_format(text, most));
+}
+
+static void put_money(struct json_out *out, const struct ledger_sums *sums,
+                      const struct subscription *subscription)
+{
+    json_put_str(out, "balance", sums->balance);
+    json_key(out, "usage");
+    json_open(out, '{');
+    json_put_str(out, "current_month", sums->current_month);
+    json_put_str(out, "last_month", sums->last_month);
+    json_put_str(out, "today", sums->today);
+    json_close(out, '}');
+    if (!subscription->plan.at) {
+        json_put_null(out, "subscription");
+        return;
+    }
+    json_key(out, "subscription");
+    json_open(out, '{');
+    json_put_str(out, "plan", subscription->plan);
+    json_put_str(out, "price", subscription->price);
+    json_put_time(out, "renews_at", subscription->renews_ms);
     json_close(out, '}');
 }
 
@@ -20,6 +52,7 @@ static void put_limits(struct request *request, struct json_out *out, const stru
     for (size_t i = 0; i < count; i++)
         if (strcmp(verdicts[i].name, "inference-minute") == 0)
             json_put_int(out, "rate_limit", (int64_t)verdicts[i].limit);
+    put_spend(out, request->principal.plan.daily_spend);
     json_key(out, "windows");
     json_open(out, '[');
     for (size_t i = 0; i < count; i++)
@@ -33,8 +66,15 @@ void account_show(struct request *request)
 {
     struct account account;
     struct limit_verdict verdicts[LIMITS_AT_ONCE];
+    struct ledger_sums sums;
+    struct subscription subscription;
     size_t count;
-    int result = account_get(request->arena, request->principal.account_id, &account);
+    int64_t id = request->principal.account_id;
+    int result = account_get(request->arena, id, &account);
+    if (result == 0)
+        result = ledger_sums(request->arena, id, &sums);
+    if (result == 0)
+        result = subscription_get(request->arena, id, &subscription);
     if (result == 0)
         result = gate_look_at_limits(request, verdicts, &count);
     if (result) {
@@ -44,6 +84,7 @@ void account_show(struct request *request)
     struct reply reply;
     reply_begin(&reply, request);
     inference_put_account(&reply.json, &account);
+    put_money(&reply.json, &sums, &subscription);
     put_limits(request, &reply.json, verdicts, count);
     reply_end(&reply, 200);
 }

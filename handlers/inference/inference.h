@@ -29,6 +29,9 @@ bool keys_may_hold(struct request *request, const struct key_row *key);
 /* 403: it is more than the caller has. */
 void keys_refuse(struct request *request);
 
+void money_deposit(struct request *request);
+void money_usage(struct request *request);
+
 void account_show(struct request *request);
 void account_whoami(struct request *request);
 

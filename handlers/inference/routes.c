@@ -32,8 +32,11 @@ static const struct route routes[] = {
     BOTH("DELETE", "/api-keys/{id}", keys_revoke, "Revoke an API key", 0, WRITE_KEYS, NULL),
     BOTH("POST", "/api-keys/{id}/rotate", keys_rotate,
          "A new API key in place of this one, which holds for overlap_seconds more", 0, WRITE_KEYS, NULL),
-    BOTH("GET", "/account", account_show, "The account, its plan and what is left of its limits", 0,
-         READ_ACCOUNT, NULL),
+    BOTH("GET", "/account", account_show, "The account, its balance, its plan and what is left of its limits",
+         0, READ_ACCOUNT, NULL),
+    BOTH("POST", "/account/deposit", money_deposit, "Add to the balance", 0, WRITE_ACCOUNT, NULL),
+    BOTH("GET", "/usage", money_usage,
+         "Requests, tokens and cost by day, model and key (from, to, limit, cursor)", 0, READ_ACCOUNT, NULL),
     BOTH("GET", "/whoami", account_whoami, "Whose key or token this is, and what it may do", 0,
          SCOPE_NONE_NEEDED, NULL),
 };

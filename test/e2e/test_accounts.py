@@ -106,11 +106,11 @@ def test_the_account_says_its_plan_and_what_is_left(gateway):
     answer = account.call("GET", "/api/v1/account")
     assert answer.status_code == 200
     body = answer.json()
-    # What it costs is not said before there is a ledger.
-    assert set(body) == {"id", "email", "organization", "created_at", "limits"}
+    assert set(body) == {"id", "email", "organization", "created_at", "balance", "usage", "subscription", "limits"}
+    assert body["balance"] == "0.0" and body["usage"] == {"current_month": "0.0", "last_month": "0.0", "today": "0.0"}
     assert body["id"] == account.id and body["email"] == account.email
     limits = body["limits"]
-    assert limits["plan"] == "free" and limits["rate_limit"] == 10
+    assert limits["plan"] == "free" and limits["rate_limit"] == 10 and limits["daily_spend"] == "10.0"
     windows = {window["name"]: window for window in limits["windows"]}
     assert windows["inference-minute"]["limit"] == 10 and windows["inference-day"]["limit"] == 100
     assert windows["inference-day"]["remaining"] == 99

@@ -316,7 +316,20 @@ def use_keys(world, suffix):
     assert world.do("apiKeyShow" + suffix, 200)["rotated_to"] == rotated
     world.do("apiKeyRevoke" + suffix, 200, objects={"id": rotated})
     assert world.do("accountShow" + suffix, 200)["limits"]["windows"]
+    use_money(world, suffix)
     world.do("accountWhoami" + suffix, 200)
+
+
+def use_money(world, suffix):
+    assert world.do("accountDeposit" + suffix, 201)["credited"] == "1.0"
+    world.do("accountDeposit" + suffix, 201, body={"amount": 0.5, "currency": "USD"})
+    number = world.do("accountWhoami", 200)["account"]
+    for model in ("gpt-4", "gpt-3.5"):
+        world.gateway.sql("SELECT usage_add(ARRAY[id], '{2026-01-12}', ARRAY[%s], '{0}', '{5}', '{127}', '{0.0132}') "
+                          "FROM account WHERE ref = %s", model, number)
+    days = {"from": "2026-01-01", "to": "2026-01-31"}
+    page = world.do("usageShow" + suffix, 200, params={**days, "limit": 1})
+    assert world.do("usageShow" + suffix, 200, params={**days, "cursor": page["next_cursor"]})["data"]
 
 
 def ban_it(world, who):
@@ -445,6 +458,8 @@ def use_operator(world):
     post("operatorPlanSet", account="ACME", surface="inference", plan="pro")
     post("operatorPlanLimit", account="ACME", name="inference-minute", most=5000)
     assert any(limit["own"] for limit in world.do("operatorPlanShow", 200)["limits"])
+    post("operatorPlanSpend", account="ACME", most="25.5")
+    use_operators_money(world, post)
     post("operatorBanAdd", account="ACME", reason="tests", **{"for": 60})
     assert world.do("operatorBanList", 200)[0]["banned_until"]
     post("operatorBanRemove", account="ACME")
@@ -459,9 +474,26 @@ def use_operator(world):
     assert world.do("operatorKeyList", 200, params={"account": "ACME"})
 
 
+def use_operators_money(world, post):
+    post("operatorLedgerCredit", account="ACME", amount="500", ref="why")
+    post("operatorLedgerCredit", 409, account="ACME", amount="500", ref="why")
+    post("operatorLedgerDebit", account="ACME", amount=1.5, ref="why")
+    post("operatorLedgerDebit", 409, account="ACME", amount=1.5, ref="why")
+    post("operatorPlanSubscribe", account="ACME", plan="basic")
+    post("operatorPlanSubscribe", 409, account="ACME", plan="basic")
+    assert world.do("operatorLedgerShow", 200)["available"] == "449.5"
+    assert len(world.do("operatorLedgerList", 200)) == 3
+    assert world.do("operatorLedgerCheck", 200, params={"account": "ACME"})["sound"]
+    world.objects["deposit"] = world.gateway.sql(
+        "WITH a AS (SELECT id FROM account WHERE name = 'ACME'), m AS (SELECT ledger_move(id, 'deposit', 1, 'dep_described') FROM a) "
+        "INSERT INTO deposit (id, account_id, driver, driver_ref, amount, currency, credited) "
+        "SELECT 'dep_described', id, 'sandbox', 'x', 1, 'USD', 1 FROM a, m RETURNING id")[0][0]
+    post("operatorLedgerRefund", deposit=world.objects["deposit"], amount="0.25")
+
+
 def provoke_what_is_not(world, operation):
     """A parameter or member of a name that there is not; an account, key, client or job that there is not."""
-    nobody = {"account": "nobody@example.com", "key": "key_0", "client": "cli_0", "job": 0}
+    nobody = {"account": "nobody@example.com", "key": "key_0", "client": "cli_0", "job": 0, "deposit": "dep_0"}
     if operation.method == "GET":
         expect(world.call(operation, params={"unknown": "1"}), 400)
         if "404" in operation.told["responses"]:

@@ -18,7 +18,7 @@ from wakegate import ADMIN_TOKEN, BINARY, ENCRYPTION_KEY, environment, run
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 PASSWORD = "correct horse battery"
-READS = ("list", "show", "counts", "dead")
+READS = ("list", "show", "counts", "dead", "check")
 
 
 @pytest.fixture(scope="module")
@@ -395,7 +395,9 @@ CHANGING = {
     "key rotate": None, "key revoke": None, "client create": dict(account="all", name="c"), "client rotate": None,
     "client revoke": None, "plan set": dict(account="all", surface="gpu", plan="pro"),
     "plan limit": dict(account="all", name="gpu-minute", most=5, burst=7),
-    "ban add": dict(account="all", reason="r"), "ban remove": dict(account="all"),
+    "plan spend": dict(account="all", most="5"), "ledger credit": dict(account="all", amount="100"),
+    "ledger debit": dict(account="all", amount="1"), "plan subscribe": dict(account="all", plan="basic"),
+    "ledger refund": dict(deposit="all"), "ban add": dict(account="all", reason="r"), "ban remove": dict(account="all"),
     "account password": dict(account="all@example.com", password=PASSWORD), "jobs redrive": dict(kind="ping")}
 
 
@@ -417,6 +419,12 @@ def test_every_change_is_recorded_once(operator, gateway):
                      if isinstance(value, str) else value for key, value in arguments.items()}
         if name == "account create":
             arguments["email"] = f"all{operator.name}@example.com"
+        if name == "ledger refund":
+            gateway.sql("SELECT ledger_move(id, 'deposit', 1, 'dep_' || name) FROM account WHERE name = %s", arguments["deposit"])
+            arguments = {"deposit": gateway.sql(
+                "INSERT INTO deposit (id, account_id, driver, driver_ref, amount, currency, credited) "
+                "SELECT 'dep_' || name, id, 'sandbox', 'x', 1, 'USD', 1 FROM account WHERE name = %s RETURNING id",
+                arguments["deposit"])[0][0]}
         before = newest()
         answer = operator(noun, verb, **arguments)
         if noun in ("key", "client") and verb != "revoke":
@@ -469,10 +477,11 @@ def test_what_reads_answers_the_same_both_ways(gateway):
     gateway.admin("ban", "add", "both", "--reason", "x")
     assert {row[3] for row in routes() if row[0] == "operator"} == {"admin"}
     reading = verbs_by("GET")
-    assert {verb for _, verb in reading} == set(READS) and len(reading) == 10, reading
+    assert {verb for _, verb in reading} == set(READS) and len(reading) == 13, reading
     for noun, verb in reading:
-        words = ["both"] if verb == "show" else []
-        arguments = {"account": "both"} if verb == "show" else {}
+        of_one = verb == "show" or noun == "ledger"
+        words = ["both"] if of_one else []
+        arguments = {"account": "both"} if of_one else {}
         assert gateway.admin(noun, verb, *words) == gateway.operator(noun, verb, arguments).json(), (noun, verb)
     gateway.admin("ban", "remove", "both")
 
@@ -530,6 +539,17 @@ WRONG = [
     ("plan", "limit", {"account": "wrong", "name": "none", "most": 1}, "none"),
     ("plan", "limit", {"account": "wrong", "name": "gpu-minute"}, "most"),
     ("plan", "limit", {"account": "wrong", "name": "gpu-minute", "most": 1000000001}, "1000000000"),
+    ("plan", "spend", {"account": "wrong", "most": "0"}, "most"), ("plan", "spend", {"account": "wrong"}, "most"),
+    ("plan", "subscribe", {"account": "wrong", "plan": "enterprise"}, "enterprise"),
+    ("plan", "subscribe", {"account": "wrong", "plan": "pro"}, "costs"),
+    ("ledger", "credit", {"account": "wrong", "amount": "-1"}, "amount"), ("ledger", "credit", {"account": "wrong"}, "amount"),
+    ("ledger", "credit", {"account": "wrong", "amount": "1234567890"}, "amount"),
+    ("ledger", "credit", {"account": "wrong", "amount": "1", "ref": "x" * 101}, "100"),
+    ("ledger", "debit", {"account": "wrong", "amount": "1"}, "more than"),
+    ("ledger", "debit", {"account": "nobody-at-all", "amount": "1"}, "nobody-at-all"),
+    ("ledger", "refund", {"deposit": "dep_none"}, "dep_none"), ("ledger", "refund", {"deposit": "x", "amount": "x"}, "amount"),
+    ("ledger", "show", {"account": "nobody-at-all"}, "nobody-at-all"),
+    ("ledger", "list", {"account": "wrong", "limit": 0}, "limit"), ("ledger", "check", {"account": "nobody-at-all"}, "nobody-at-all"),
     ("ban", "add", {"account": "wrong"}, "reason"), ("ban", "add", {"account": "wrong", "reason": "x" * 501}, "500"),
     ("ban", "add", {"account": "wrong", "reason": "x", "until": "2020-01-01"}, "past"),
     ("ban", "add", {"account": "wrong", "reason": "x", "until": "tomorrow"}, "until"),

@@ -243,7 +243,7 @@ class Gateway:
 
     def operator(self, noun, verb, arguments=None, token=ADMIN_TOKEN, url=None, headers=None):
         """The operator API: the response. What only reads is asked with GET."""
-        reads = verb in ("list", "show", "counts", "dead")
+        reads = verb in ("list", "show", "counts", "dead", "check")
         return requests.request(
             "GET" if reads else "POST", f"{url or self.url}/admin/v1/{noun}/{verb}", timeout=30,
             params=arguments if reads else None, json=None if reads else arguments or {}, verify=self.ca or True,
