@@ -16,7 +16,7 @@ CREATE TABLE provider (
     total_ms           bigint NOT NULL DEFAULT 600000 CHECK (total_ms > 0),
     native_completions boolean NOT NULL DEFAULT false,
     enabled            boolean NOT NULL DEFAULT true,
-    -- Of the sandbox: core/domain/provider.h.
+    -- Of the sandbox: proto/sandbox.h.
     delay_ms           bigint NOT NULL DEFAULT 0 CHECK (delay_ms >= 0),
     chunk_ms           bigint NOT NULL DEFAULT 0 CHECK (chunk_ms >= 0),
     fail_status        bigint NOT NULL DEFAULT 0 CHECK (fail_status = 0 OR fail_status BETWEEN 400 AND 599),

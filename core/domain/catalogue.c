@@ -107,7 +107,7 @@ static int provider_from_row(struct arena *arena, const struct pg_rows *rows, si
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         *numbers[i] = pg_i64(rows, row, 4 + (int)i);
     provider->native_completions = pg_bool(rows, row, 12);
-    provider->sandbox = (struct provider_sandbox){
+    provider->sandbox = (struct sandbox_options){
         .delay_ms = pg_i64(rows, row, 13),
         .chunk_ms = pg_i64(rows, row, 14),
         .fail_status = pg_i64(rows, row, 15),

@@ -2,6 +2,7 @@
 #define CORE_DOMAIN_PROVIDER_H
 
 #include "core/base/str.h"
+#include "proto/sandbox.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,15 +13,6 @@ enum provider_kind { PROVIDER_SANDBOX, PROVIDER_OPENAI, PROVIDER_ANTHROPIC, PROV
 /* "sandbox", "openai", "anthropic". */
 const char *provider_kind_name(enum provider_kind kind);
 bool provider_kind_find(struct str name, enum provider_kind *kind);
-
-/* How the sandbox behaves, so that clients can be tried against all that a provider does. */
-struct provider_sandbox {
-    int64_t delay_ms;      /* before its answer begins */
-    int64_t chunk_ms;      /* between the pieces of a stream */
-    int64_t fail_status;   /* it answers with this error; 0: it does not */
-    int64_t stall_after;   /* it says nothing more after so many pieces; -1: it does not */
-    int64_t answer_tokens; /* its answers are of this length; 0: as they come */
-};
 
 struct provider {
     const char *name; /* [a-z][a-z0-9_-]* */
@@ -36,7 +28,7 @@ struct provider {
     int64_t idle_ms;   /* between two pieces of it */
     int64_t total_ms;
     bool native_completions; /* takes prompts as such; otherwise they become messages */
-    struct provider_sandbox sandbox;
+    struct sandbox_options sandbox;
 };
 
 #endif
