@@ -100,9 +100,10 @@ static enum ai_fault fault_of(const struct ai_upstream_error *error)
 enum { CODE_MAX = 64, PARAM_MAX = 128 };
 
 /* A code is a name, or nothing of ours to pass on. */
-static bool is_code(struct str code)
+static bool is_code(struct str code, struct str secret)
 {
-    if (code.size == 0 || code.size > CODE_MAX)
+    if (code.size == 0 || code.size > CODE_MAX ||
+        (secret.size > 0 && memmem(code.at, code.size, secret.at, secret.size)))
         return false;
     for (size_t i = 0; i < code.size; i++)
         if (code.at[i] != '_' && !(code.at[i] >= 'a' && code.at[i] <= 'z') &&
@@ -120,7 +121,7 @@ void ai_classify(struct arena *arena, const struct ai_upstream_error *error, str
     failure->upstream_status = error->status;
     if (fault != AI_FAULT_CLIENT)
         return;
-    if (is_code(error->code))
+    if (is_code(error->code, secret))
         failure->code = arena_dup(arena, error->code.at, error->code.size);
     if (error->param.size > 0 && error->param.size <= PARAM_MAX)
         failure->param = ai_sanitise(arena, error->param, secret);

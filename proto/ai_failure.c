@@ -109,8 +109,12 @@ static void put_without_secret(struct buf *out, struct str text, struct str secr
 struct str ai_sanitise(struct arena *arena, struct str text, struct str secret)
 {
     struct buf clean = {0};
-    /* More is cut off in any case; twice as much, so that a secret at the cut is still seen whole. */
-    size_t seen = text.size > 2 * AI_FAILURE_TEXT_MAX ? 2 * AI_FAILURE_TEXT_MAX : text.size;
+    /* More is cut off in any case; by so much, a secret at the cut is still seen whole. */
+    size_t seen = 2 * AI_FAILURE_TEXT_MAX + secret.size;
+    if (seen > text.size)
+        seen = text.size;
+    while (seen > 0 && seen < text.size && ((unsigned char)text.at[seen] & 0xc0) == 0x80)
+        seen--;
     put_without_secret(&clean, str_of(text.at, seen), secret);
     size_t size = clean.size > AI_FAILURE_TEXT_MAX ? AI_FAILURE_TEXT_MAX : clean.size;
     while (size > 0 && size < clean.size && ((unsigned char)clean.at[size] & 0xc0) == 0x80)

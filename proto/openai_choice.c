@@ -46,13 +46,22 @@ static struct str arguments_of(struct arena *arena, const struct json *value)
     return kept(arena, &text);
 }
 
+/* Where a list's item says that it belongs; what was in *index before, if it says nothing. False when there can be no such place. */
+static bool read_index(const struct json *item, int64_t end, int64_t *index)
+{
+    const struct json *said = json_member(item, "index");
+    if (json_type_of(said) == JSON_NUMBER && !json_to_i64(said, index))
+        return false;
+    return *index >= 0 && *index < end;
+}
+
 static bool read_tool_call(struct arena *arena, const struct json *item, size_t place, bool in_chunk,
                            struct ai_tool_call *call)
 {
     const struct json *custom = member_of_type(item, "custom", JSON_OBJECT);
     const struct json *called = custom ? custom : member_of_type(item, "function", JSON_OBJECT);
     int64_t index = (int64_t)place;
-    if (json_to_i64(json_member(item, "index"), &index) && (index < 0 || index >= AI_TOOL_CALLS_MAX))
+    if (!read_index(item, AI_TOOL_CALLS_MAX, &index))
         return false;
     *call = (struct ai_tool_call){
         .index = (unsigned)index,
@@ -106,8 +115,7 @@ bool openai_read_choice(struct arena *arena, const struct ai_identity *identity,
     struct str reason = string_member(item, "finish_reason");
     const struct json *message = member_of_type(item, in_chunk ? "delta" : "message", JSON_OBJECT);
     struct str text = string_member(item, "text");
-    json_to_i64(json_member(item, "index"), &index);
-    if (index < 0 || index >= ai_choices_of(identity) || (!message && !text.at && reason.size == 0))
+    if (!read_index(item, ai_choices_of(identity), &index) || (!message && !text.at && reason.size == 0))
         return false;
     *choice = (struct ai_choice){.index = (unsigned)index};
     if (message)
