@@ -1,5 +1,6 @@
 /* wakegate: one executable, a table of subcommands. */
 #include "core/base/config.h"
+#include "core/domain/event.h"
 #include "core/program.h"
 #include "core/up.h"
 
@@ -8,6 +9,7 @@
 
 static int help_main(int argc, char **argv);
 static int settings_main(int argc, char **argv);
+static int events_main(int argc, char **argv);
 static int version_main(int argc, char **argv);
 
 static const struct {
@@ -22,6 +24,7 @@ static const struct {
     {"migrate", migrate_main, "bring the database's schema up to date"},
     {"admin", admin_main, "accounts, keys, OAuth clients, plans, bans, audit, jobs, another ENCRYPTION_KEY"},
     {"routes", routes_main, "every route that is served"},
+    {"events", events_main, "every event, with what its data has, as JSON"},
     {"settings", settings_main, "every setting, as the README's table"},
     {"version", version_main, "the version"},
     {"--version", version_main, NULL},
@@ -47,6 +50,14 @@ static int settings_main(int argc, char **argv)
     (void)argc;
     (void)argv;
     config_print_markdown(stdout);
+    return 0;
+}
+
+static int events_main(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    event_print(stdout);
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #include "core/base/config.h"
 #include "core/base/crypto.h"
 #include "core/base/log.h"
+#include "core/domain/event.h"
 #include "core/domain/instance.h"
 #include "core/domain/key.h"
 #include "core/domain/lease.h"
@@ -124,6 +125,7 @@ bool program_check_stores(const char *program)
 void program_close_stores(struct loop *loop)
 {
     fiber_hold();
+    event_close_loop(loop);
     bell_close_loop(loop);
     limit_close_loop(loop);
     key_close_loop(loop);

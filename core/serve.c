@@ -14,6 +14,7 @@
 #include "core/base/log.h"
 #include "core/domain/ai_queue.h"
 #include "core/domain/catalogue.h"
+#include "core/domain/event.h"
 #include "core/domain/login.h"
 #include "core/domain/vault.h"
 #include "core/domain/visit.h"
@@ -85,6 +86,7 @@ static bool open_rooms(struct loop *loop)
     if (!program_open_stores(loop))
         return false;
     ai_open_loop(loop);
+    event_open_loop(loop);
     visit_open_loop(loop);
     ops_watch_open(loop);
     test_open_loop(loop);

@@ -9,6 +9,7 @@
 #include "core/base/config.h"
 #include "core/base/log.h"
 #include "core/domain/catalogue.h"
+#include "core/domain/event.h"
 #include "core/domain/vault.h"
 #include "core/net/stream.h"
 #include "core/options.h"
@@ -106,6 +107,7 @@ static bool open_all(void)
     }
     work.driver_open = true;
     catalogue_open(&work.loop);
+    event_open_loop(&work.loop);
     scale_use(work.driver);
     sweep_open(&work.loop, work.driver);
     forget_open(&work.loop);

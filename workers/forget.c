@@ -4,6 +4,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/domain/audit.h"
+#include "core/domain/event.h"
 #include "core/domain/idempotency.h"
 #include "core/domain/login.h"
 #include "core/domain/oauth.h"
@@ -17,9 +18,8 @@ static const struct {
     const char *name;
     int (*forget)(void);
 } rows[] = {
-    {"audit records", audit_forget},
-    {"kept answers", idempotency_forget},
-    {"log-ins", login_forget},
+    {"audit records", audit_forget},          {"events", event_forget},
+    {"kept answers", idempotency_forget},     {"log-ins", login_forget},
     {"OAuth codes and tokens", oauth_forget},
 };
 

@@ -30,6 +30,7 @@
     X("deliver-claimed",  "a message is claimed, it was not sent") \
     X("deliver-sent",     "the pod has answered a message, the row does not say so") \
     X("deliver-done",     "the row of a message says delivered, the job is not done") \
+    X("event-relayed",    "events are numbered, nobody was told") \
     X("lease-granted",    "a slice has left PostgreSQL, Redis does not have it") \
     X("lease-taken",      "Redis has given a lease back, PostgreSQL does not say so")
 /* clang-format on */

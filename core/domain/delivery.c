@@ -1,4 +1,5 @@
 /* The delivery lease and what is recorded under it: see message.h. */
+#include "core/domain/event.h"
 #include "core/domain/instance_internal.h"
 #include "core/domain/message_internal.h"
 
@@ -30,7 +31,9 @@ static const struct pg_statement sql_record = {
     "WHERE id = $3::text AND state = 'queued' AND EXISTS (SELECT 1 FROM i) RETURNING notify) "
     "SELECT " INSTANCE_COLUMNS(
         "") ", CASE WHEN $6::bigint = 0 AND queued > 0 AND state = 'awake' THEN " JOB_ADD_DELIVER
-            " END, (SELECT notify FROM m) FROM i"};
+            " END, (SELECT notify FROM m), CASE WHEN $4::text = 'delivered' AND deleted_at IS NULL AND EXISTS (SELECT FROM m) "
+            "THEN event_add(account_id, surface, 'message.delivered', jsonb_build_object('uuid', id, 'user_id', user_id, "
+            "'message_id', $3::text, 'delivered_at', event_time(now()))) END FROM i"};
 static const struct pg_statement sql_no_answer = {
     "delivery_no_answer",
     "WITH i AS (UPDATE instance SET lease_until = '-infinity', version = version + 1 "
@@ -108,6 +111,7 @@ static int record(struct arena *arena, const struct delivery *delivery, struct m
     struct ring *bell = arena_alloc(arena, sizeof *bell);
     *bell = (struct ring){notify, message->id};
     pg_after_commit(ring, bell);
+    event_added();
     return 0;
 }
 

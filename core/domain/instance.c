@@ -4,6 +4,7 @@
 #include "core/base/clock.h"
 #include "core/base/id.h"
 #include "core/domain/audit.h"
+#include "core/domain/event.h"
 #include "core/domain/instance_internal.h"
 #include "core/store/bell.h"
 #include "core/store/redis.h"
@@ -18,7 +19,8 @@ static const struct pg_statement sql_create = {
     "instance_create",
     "WITH i AS (INSERT INTO instance (id, surface, account_id, user_id) "
     "VALUES ($1::text, $2::text, $3::bigint, $4::text) RETURNING *)" //
-    AUDIT("$5", "session.create", "i", "account_id", "id") "SELECT " INSTANCE_COLUMNS("") " FROM i"};
+    AUDIT("$5", "session.create", "i", "account_id",
+          "id") "SELECT " INSTANCE_COLUMNS("") ", " EVENT_ADD("instance.created", "created_at") " FROM i"};
 static const struct pg_statement sql_wake = {
     "instance_wake",
     "WITH i AS (UPDATE instance SET desired = 1, woken = true, last_activity = now(), version = version + 1 "
@@ -37,8 +39,8 @@ static const struct pg_statement sql_delete = {
     "WITH i AS (UPDATE instance SET desired = 0, deleted_at = now(), version = version + 1, "
     "notify = $3::text "
     "WHERE id = $1::text AND account_id = $2::bigint AND deleted_at IS NULL RETURNING *)" //
-    AUDIT("$4", "session.delete", "i", "account_id", "id") "SELECT " INSTANCE_COLUMNS("") ", " JOB_ADD_SCALE
-                                                                                          " FROM i"};
+    AUDIT("$4", "session.delete", "i", "account_id", "id") "SELECT " INSTANCE_COLUMNS(
+        "") ", " JOB_ADD_SCALE ", " EVENT_ADD("instance.deleted", "deleted_at") " FROM i"};
 static const struct pg_statement sql_is_gone = {"instance_is_gone",
                                                 "SELECT 1 FROM instance WHERE id = $1::text"};
 static const struct pg_statement sql_list = {
@@ -229,6 +231,7 @@ int instance_create(struct arena *arena, int64_t account_id, const char *surface
         return result;
     instance_from_row(arena, rows, 0, instance);
     pg_rows_free(rows);
+    event_added();
     return 0;
 }
 
@@ -347,9 +350,11 @@ int instance_delete(struct arena *arena, int64_t account_id, struct str id, stru
         pg_write(&sql_delete, PG_VALUES(PG_TEXT(id), PG_INT(account_id), PG_TEXT(notify), AUDIT_WHO), &rows);
     if (result == 0)
         result = instance_changed(arena, rows, JOB_SCALE, &instance);
-    if (result == 0)
-        pg_after_commit(announce, arena_dup(arena, id.at, id.size));
-    return result;
+    if (result)
+        return result;
+    pg_after_commit(announce, arena_dup(arena, id.at, id.size));
+    event_added();
+    return 0;
 }
 
 int instance_is_gone(struct str id, bool *gone)

@@ -8,6 +8,12 @@
 #define JOB_ADD_SCALE "job_add('scale', 'scale', account_id::text, id, NULL, 0)"
 #define JOB_ADD_DELIVER "job_add('deliver', 'deliver', account_id::text, id, NULL, 0)"
 
+/* Adds an event of the instance in the row at hand; as the last column of a statement that changes it. The rest of its data is
+ * when, under the name `at`. Then event_added is called. */
+#define EVENT_ADD(name, at)                                                                                  \
+    "event_add(account_id, surface, '" name "', jsonb_build_object('uuid', id, 'user_id', user_id, '" at     \
+    "', event_time(now())))"
+
 /* Reads one row of INSTANCE_COLUMNS; -ENOENT. */
 int instance_read(struct arena *arena, const struct pg_statement *statement, const struct pg_value *values,
                   size_t count, struct instance *instance) MUST_USE;

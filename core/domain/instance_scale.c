@@ -5,6 +5,7 @@
 #include "core/domain/instance_internal.h"
 
 #include "core/base/config.h"
+#include "core/domain/event.h"
 #include "core/store/bell.h"
 
 #include <errno.h>
@@ -15,6 +16,7 @@
 #define CHANGE(assignments, condition)                                                                       \
     "i AS (UPDATE instance SET version = version + 1, " assignments                                          \
     " WHERE id = $3::text AND EXISTS (SELECT 1 FROM mine) AND " condition " RETURNING *) "
+#define HIBERNATED EVENT_ADD("instance.hibernated", "hibernated_at")
 #define NO_POD "port = NULL, pid = NULL, pid_started = NULL"
 
 static const struct pg_statement sql_load = {
@@ -33,7 +35,9 @@ static const struct pg_statement sql_to_awake = {
         "state = 'awake', state_at = now(), last_activity = now(), fail_reason = NULL, "
         "pid = $4::bigint, pid_started = $5::bigint, port = $6::integer",
         "true") "SELECT " INSTANCE_COLUMNS("") ", CASE WHEN queued > 0 THEN " JOB_ADD_DELIVER " END, "
-                                               "CASE WHEN desired = 1 THEN job_done($1::bigint, $2::bigint) END FROM i"};
+                                               "CASE WHEN desired = 1 THEN job_done($1::bigint, $2::bigint) END, "
+                                               "CASE WHEN deleted_at IS NULL THEN " EVENT_ADD(
+                                                   "instance.ready", "ready_at") " END FROM i"};
 static const struct pg_statement sql_to_draining = {
     "instance_to_draining", MINE CHANGE("state = 'draining', state_at = now()",
                                         "desired = 0") "SELECT " INSTANCE_COLUMNS("") ", NULL FROM i"};
@@ -44,11 +48,13 @@ static const struct pg_statement sql_undrain = {
 /* What was accepted and could not be delivered before the pod had to go wakes it again. */
 static const struct pg_statement sql_to_asleep = {
     "instance_to_asleep",
-    MINE CHANGE(
+    MINE "was AS (SELECT state FROM instance WHERE id = $3::text), " CHANGE(
         "state = 'asleep', state_at = now(), fail_reason = $4::text, lease_until = '-infinity', "
         "desired = CASE WHEN queued > 0 THEN 1 ELSE desired END, " NO_POD,
         "true") "SELECT " INSTANCE_COLUMNS("") ", NULL, "
-                                               "CASE WHEN desired = 0 AND deleted_at IS NULL THEN job_done($1::bigint, $2::bigint) END FROM i"};
+                                               "CASE WHEN desired = 0 AND deleted_at IS NULL THEN job_done($1::bigint, $2::bigint) END, "
+                                               "CASE WHEN (SELECT state FROM was) IN ('awake', 'draining') "
+                                               "AND deleted_at IS NULL THEN " HIBERNATED " END FROM i"};
 static const struct pg_statement sql_to_failed = {
     "instance_to_failed",
     MINE CHANGE("state = 'failed', desired = 0, state_at = now(), fail_reason = $4::text, " NO_POD, "true") //
@@ -63,7 +69,8 @@ static const struct pg_statement sql_pod_lost = {
     "WITH i AS (UPDATE instance SET state = 'asleep', state_at = now(), version = version + 1, "
     "lease_until = '-infinity', desired = CASE WHEN queued > 0 THEN 1 ELSE 0 END, " NO_POD
     " WHERE id = $1::text AND generation = $2::bigint AND state = 'awake' RETURNING *) "
-    "SELECT " INSTANCE_COLUMNS("") ", CASE WHEN queued > 0 THEN " JOB_ADD_SCALE " END FROM i"};
+    "SELECT " INSTANCE_COLUMNS("") ", CASE WHEN queued > 0 THEN " JOB_ADD_SCALE
+                                   " END, CASE WHEN deleted_at IS NULL THEN " HIBERNATED " END FROM i"};
 
 #define IS_IDLE                                                                                              \
     "state = 'awake' AND desired = 1 AND queued = 0 AND deleted_at IS NULL AND lease_until < now() "         \
@@ -134,9 +141,11 @@ static int changed(struct job *job, struct pg_rows *rows, enum job_kind kind, st
     if (result == -ENOENT)
         return -ESTALE;
     job->finished |= ended;
-    if (result == 0)
-        bell_announce(job->key);
-    return result;
+    if (result)
+        return result;
+    bell_announce(job->key);
+    event_added();
+    return 0;
 }
 
 int instance_next_port(int64_t first, int64_t last, int64_t *port)
@@ -284,9 +293,11 @@ static int sweep_one(const struct pg_statement *statement, const struct pg_value
 int instance_pod_lost(struct str id, int64_t generation)
 {
     int result = sweep_one(&sql_pod_lost, PG_VALUES(PG_TEXT(id), PG_INT(generation)));
-    if (result == 0)
-        bell_announce(id);
-    return result;
+    if (result)
+        return result;
+    bell_announce(id);
+    event_added();
+    return 0;
 }
 
 int instance_sleep_idle(struct str id)

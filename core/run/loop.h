@@ -32,6 +32,7 @@ enum loop_slot {
     LOOP_AI,
     LOOP_GATE,
     LOOP_LEASE,
+    LOOP_EVENT,
     LOOP_SLOTS
 };
 
