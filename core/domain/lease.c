@@ -25,6 +25,7 @@ enum {
 
 #define LEASE_KEY "lease:%lld"
 #define EPOCH_KEY STR("lease:epoch")
+#define RUN_KEY STR("lease:run")
 
 /* Picodollars to dollars, and back; whole picodollars are exact in both directions. */
 #define DOLLARS(pico) "(" pico "::bigint * 0.000000000001)"
@@ -83,9 +84,9 @@ static int look(struct arena *arena, int64_t account_id, struct seen *seen)
 {
     char key[KEY_SIZE];
     struct redis_value reply;
-    const struct str args[] = {lease_key(key, account_id), EPOCH_KEY};
+    const struct str args[] = {lease_key(key, account_id), EPOCH_KEY, RUN_KEY};
     int64_t *const fields[] = {&seen->epoch, &seen->generation, &seen->applied, &seen->free, &seen->past};
-    int result = redis_script(redis_shared(), &reply, arena, "lease_look.lua", args, 2, 2);
+    int result = redis_script(redis_shared(), &reply, arena, "lease_look.lua", args, 3, 3);
     if (result)
         return result;
     if (reply.type != REDIS_ARRAY || reply.count != ARRAY_SIZE(fields))

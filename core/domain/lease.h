@@ -32,6 +32,8 @@
  *   too: by its number that happens once. So at most one is pending.
  * - Redis loses all at once: lease:epoch goes with the rest. A grant tells the epoch in which it was made, so a slow process can't
  *   bring one back after that, and whoever finds another epoch than the row's closes the generation and opens the next.
+ *   A Redis that is started again with older data from its disk has lost them, too: the first words of every connection say so
+ *   (schema/restored.lua).
  * - Taking a lease back leaves the field `past` in its place, so that no grant of that generation is applied later.
  * - A call that ends after its generation was closed is still charged to it, for granted - charged - returned is kept until no such call
  *   can be left: what is returned at once is only what Redis said was free as it was taken away.

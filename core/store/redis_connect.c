@@ -4,6 +4,7 @@
  *   -> AUTH [user] password    where REDIS_URL has one
  *   -> SELECT database         where it is not 0
  *   -> CLIENT SETNAME name     so that CLIENT LIST shows who is who; a refusal does not matter
+ *   -> EVAL restored.lua       which forgets what must not be believed of another run of Redis
  *   -> PING                    answered with an error by a Redis that still reads its data
  */
 #include "core/store/redis_internal.h"
@@ -80,6 +81,9 @@ static void greet(struct redis *redis)
         greet_with(redis, "redis refuses the database of REDIS_URL",
                    REDIS_ARGS(STR("SELECT"), str_of(database, format_u64(database, address->database))));
     greet_with(redis, NULL, REDIS_ARGS(STR("CLIENT"), STR("SETNAME"), str_from(redis->name)));
+    greet_with(
+        redis, "redis is not ready",
+        REDIS_ARGS(STR("EVAL"), redis_script_text("restored.lua"), STR("0"), STR("lease:*"), STR("spend:*")));
     greet_with(redis, "redis is not ready", REDIS_ARGS(STR("PING")));
     redis_connection_add_batch(redis, &redis->greeting);
 }

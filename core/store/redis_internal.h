@@ -88,7 +88,7 @@ struct redis_ready_place {
     struct wait wait;
 };
 
-enum { REDIS_GREETING_MOST = 4, REDIS_MAGIC = 0x72656469 };
+enum { REDIS_GREETING_MOST = 5, REDIS_MAGIC = 0x72656469 };
 
 struct redis {
     unsigned magic;
@@ -214,5 +214,8 @@ struct redis_subscriber {
 
 /* NULL is fine. Waits. */
 void redis_subscriber_close(struct redis_subscriber *subscriber);
+
+/* The text of schema/NAME.lua (redis_script.c). */
+struct str redis_script_text(const char *name);
 
 #endif

@@ -18,6 +18,12 @@ static size_t index_of(const char *name)
     UNREACHABLE();
 }
 
+struct str redis_script_text(const char *name)
+{
+    const struct embedded_file *script = &embedded_scripts[index_of(name)];
+    return str_of(script->text, script->size);
+}
+
 /* Waits. The connection may break and be made anew meanwhile: `hash` is the caller's own copy. */
 static int load(struct redis *redis, struct redis_value *reply, struct arena *arena, size_t index,
                 char hash[HASH_SIZE + 1])

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define CALL (MONEY_DOLLAR / 1000)
 /* Numbers in SQL. */
@@ -454,6 +455,48 @@ static void a_closed_lease_that_redis_still_has_is_taken_from_it(void)
     ledger_assert_sound();
 }
 
+static int64_t spend_key(void)
+{
+    char key[64];
+    struct arena arena;
+    struct redis_value reply;
+    int64_t value = -1;
+    snprintf(key, sizeof key, "spend:%lld:%08lld", (long long)account,
+             (long long)ledger_sql("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')::bigint"));
+    arena_init(&arena);
+    assert_int_equal(redis_call(redis_shared(), &reply, &arena, STR("GET"), str_from(key)), 0);
+    if (reply.type == REDIS_STRING)
+        assert_true(str_to_i64(reply.text, &value));
+    arena_clear(&arena);
+    return value;
+}
+
+/* Data from the disk, older than what was spent since: what was free then must not be given out again. */
+static void a_redis_with_older_data_has_lost_its_leases(void)
+{
+    char dump[96];
+    struct arena arena;
+    struct redis_value reply;
+    struct ledger_call call;
+    snprintf(dump, sizeof dump, "%s/dump.rdb", ledger_services.folder);
+    account = ledger_account("0.01");
+    reserve(CALL);
+    assert_int_equal(lease_load_spend(account), 0);
+    arena_init(&arena);
+    assert_int_equal(redis_call(redis_shared(), &reply, &arena, STR("SAVE")), 0);
+    arena_clear(&arena);
+    reserve(9 * CALL);
+    services_redis_stop(&ledger_services);
+    UNTIL(!redis_is_up(redis_shared()));
+    services_redis_start(&ledger_services);
+    assert_int_equal(unlink(dump), 0);
+    UNTIL(redis_is_up(redis_shared()));
+    assert_int_equal(field("free"), -1);
+    assert_int_equal(spend_key(), -1);
+    assert_int_equal(ledger_reserve(&call, account, CALL), -EBUSY);
+    ledger_assert_sound();
+}
+
 /* ---- taking back ---- */
 
 static void a_lease_is_taken_back_but_for_what_calls_have_reserved(void)
@@ -608,22 +651,6 @@ static void a_caller_may_leave(void)
     ledger_assert_sound();
 }
 
-static int64_t spend_key(void)
-{
-    char key[64];
-    struct arena arena;
-    struct redis_value reply;
-    int64_t value = -1;
-    snprintf(key, sizeof key, "spend:%lld:%08lld", (long long)account,
-             (long long)ledger_sql("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')::bigint"));
-    arena_init(&arena);
-    assert_int_equal(redis_call(redis_shared(), &reply, &arena, STR("GET"), str_from(key)), 0);
-    if (reply.type == REDIS_STRING)
-        assert_true(str_to_i64(reply.text, &value));
-    arena_clear(&arena);
-    return value;
-}
-
 static void what_was_spent_today_is_put_there_once(void)
 {
     account = ledger_account("20");
@@ -672,6 +699,7 @@ static void stores_that_are_away_are_told(void)
     X(what_redis_lost_comes_back_when_its_calls_have_ended)                                                  \
     X(money_that_redis_lost_is_not_called_none)                                                              \
     X(a_closed_lease_that_redis_still_has_is_taken_from_it)                                                  \
+    X(a_redis_with_older_data_has_lost_its_leases)                                                           \
     X(a_lease_is_taken_back_but_for_what_calls_have_reserved)                                                \
     X(who_takes_back_and_dies_leaves_it_to_the_sweep)                                                        \
     X(idle_leases_come_back)                                                                                 \

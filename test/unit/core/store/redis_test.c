@@ -28,12 +28,14 @@
 const struct embedded_file embedded_migrations[] = {{0}};
 const size_t embedded_migration_count = 0;
 #define PAIR_TEXT "return {KEYS[1], ARGV[1]}"
+#define RESTORED_TEXT "return 0" /* what every connection begins with */
 #define TWO_TEXT "return 2"
 const struct embedded_file embedded_scripts[] = {
     {"pair.lua", PAIR_TEXT, sizeof PAIR_TEXT - 1},
+    {"restored.lua", RESTORED_TEXT, sizeof RESTORED_TEXT - 1},
     {"two.lua", TWO_TEXT, sizeof TWO_TEXT - 1},
 };
-const size_t embedded_script_count = 2;
+const size_t embedded_script_count = 3;
 
 static struct services services;
 
