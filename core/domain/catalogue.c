@@ -192,7 +192,7 @@ static void wipe_keys(const struct catalogue_parts *parts)
 }
 
 /* The three reads are of one state when the version is the same before and after them. */
-static int read_all(int64_t version)
+static int read_all(int64_t version, struct catalogue **made)
 {
     struct arena arena;
     struct catalogue_parts parts = {.provider_count = 0};
@@ -205,25 +205,42 @@ static int read_all(int64_t version)
         result = read_routes(&arena, &parts);
     if (result == 0)
         result = read_version(&after);
-    if (result == 0 && after == version) {
-        replace(catalogue_make(&parts));
-        all.version = version;
-    } else if (result == 0) {
+    if (result == 0 && after != version)
         result = -EAGAIN;
-    }
+    if (result == 0)
+        *made = catalogue_make(&parts);
     wipe_keys(&parts);
     arena_clear(&arena);
     return result;
 }
 
+/* *made is NULL when the rows are those of `known`. */
+static int read_rows(int64_t known, int64_t *version, struct catalogue **made)
+{
+    int result = -EAGAIN;
+    *made = NULL;
+    for (int tries = 0; result == -EAGAIN && tries < TRIES; tries++) {
+        result = read_version(version);
+        if (result == 0 && *version != known)
+            result = read_all(*version, made);
+    }
+    return result;
+}
+
+int catalogue_read(struct catalogue **catalogue)
+{
+    int64_t version;
+    return read_rows(0, &version, catalogue);
+}
+
 static int look(void)
 {
     int64_t version;
-    int result = -EAGAIN;
-    for (int tries = 0; result == -EAGAIN && tries < TRIES; tries++) {
-        result = read_version(&version);
-        if (result == 0 && version != all.version)
-            result = read_all(version);
+    struct catalogue *made;
+    int result = read_rows(all.version, &version, &made);
+    if (result == 0 && made) {
+        replace(made);
+        all.version = version;
     }
     return result;
 }

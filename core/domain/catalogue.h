@@ -29,6 +29,9 @@ void catalogue_clear(void);
 struct catalogue *catalogue_ref(void) MUST_USE;
 void catalogue_unref(struct catalogue *catalogue); /* NULL is fine */
 
+/* Another snapshot, from the rows as they are at this moment; the caller's. For operators. Waits. */
+int catalogue_read(struct catalogue **catalogue) MUST_USE;
+
 /* NULL: there is none of that name that is served. */
 const struct model *catalogue_model(const struct catalogue *catalogue, struct str id);
 const struct provider *catalogue_provider(const struct catalogue *catalogue, struct str name);

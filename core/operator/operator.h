@@ -44,6 +44,12 @@
     X(ledger,  debit,       CHANGES, "Take money from an account") \
     X(ledger,  refund,      CHANGES, "Give a deposit back, or some of it") \
     X(ledger,  check,       READS,   "Whether all movements, wallets and leases add up") \
+    X(provider, set,        CHANGES, "Make or change a provider of AI; what is not given stays as it is") \
+    X(provider, list,       READS,   "Providers of AI, those of the settings too") \
+    X(provider, delete,     CHANGES, "Take a provider away") \
+    X(model,   set,         CHANGES, "Make or change a model: prices, bounds, the providers that serve it") \
+    X(model,   list,        READS,   "Models as clients see them, with what they cost") \
+    X(model,   delete,      CHANGES, "Take a model's row away") \
     X(ban,     add,         CHANGES, "Refuse all that an account has, within a second") \
     X(ban,     list,        READS,   "Accounts that are banned, newest first") \
     X(ban,     remove,      CHANGES, "End an account's ban") \
@@ -81,7 +87,7 @@ struct operator_argument {
     const char *variable;
 };
 
-enum { OPERATOR_ARGUMENTS_MAX = 10 };
+enum { OPERATOR_ARGUMENTS_MAX = 20 };
 
 struct operator_call;
 

@@ -33,6 +33,8 @@ void money_deposit(struct request *request);
 void money_usage(struct request *request);
 
 void account_show(struct request *request);
+void models_list(struct request *request);
+void models_get(struct request *request);
 void account_whoami(struct request *request);
 
 /* A name of the client's, which stands in listings and logs: as request_string, and without control characters. Replies and

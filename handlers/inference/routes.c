@@ -6,6 +6,7 @@ static const char *const prefixes[] = {"/api/auth", "/api/v1", "/v1", NULL};
 #define READ_KEYS SCOPE_BIT(SCOPE_KEYS_READ)
 #define WRITE_KEYS SCOPE_BIT(SCOPE_KEYS_WRITE)
 #define READ_ACCOUNT SCOPE_BIT(SCOPE_ACCOUNT_READ)
+#define CALL_MODELS SCOPE_BIT(SCOPE_AI_CALL)
 #define WRITE_ACCOUNT SCOPE_BIT(SCOPE_ACCOUNT_WRITE)
 
 /* Each is served twice: SDKs leave out "/api". */
@@ -37,6 +38,8 @@ static const struct route routes[] = {
     BOTH("POST", "/account/deposit", money_deposit, "Add to the balance", 0, WRITE_ACCOUNT, NULL),
     BOTH("GET", "/usage", money_usage,
          "Requests, tokens and cost by day, model and key (from, to, limit, cursor)", 0, READ_ACCOUNT, NULL),
+    BOTH("GET", "/models", models_list, "The models that there are", 0, CALL_MODELS, NULL),
+    BOTH("GET", "/models/{id}", models_get, "One model", 0, CALL_MODELS, NULL),
     BOTH("GET", "/whoami", account_whoami, "Whose key or token this is, and what it may do", 0,
          SCOPE_NONE_NEEDED, NULL),
 };

@@ -25,7 +25,8 @@ SETTINGS = {"METRICS_TOKEN": "test-only-metrics", "REGISTER_RATE_PER_HOUR": "100
 ONCE = ("StillRunning", "PodFailed")
 # A scope that a key may have instead, on the same surface.
 OTHER_SCOPE = {"session:read": "session:write", "session:write": "session:read", "keys:read": "events",
-               "keys:write": "events", "account:read": "events", "account:write": "events"}
+               "keys:write": "events", "account:read": "events", "account:write": "events",
+               "ai:call": "events"}
 SURFACES = {"sessionKey": "session", "inferenceKey": "inference"}  # whose keys these are
 PASSWORD = "a-password-of-tests"
 REDIRECT = "http://127.0.0.1:9/callback"
@@ -316,6 +317,8 @@ def use_keys(world, suffix):
     assert world.do("apiKeyShow" + suffix, 200)["rotated_to"] == rotated
     world.do("apiKeyRevoke" + suffix, 200, objects={"id": rotated})
     assert world.do("accountShow" + suffix, 200)["limits"]["windows"]
+    assert world.do("modelList" + suffix, 200)["data"]
+    world.do("modelShow" + suffix, 200, objects={"id": "gpt-4"})
     use_money(world, suffix)
     world.do("accountWhoami" + suffix, 200)
 
@@ -460,6 +463,13 @@ def use_operator(world):
     assert any(limit["own"] for limit in world.do("operatorPlanShow", 200)["limits"])
     post("operatorPlanSpend", account="ACME", most="25.5")
     use_operators_money(world, post)
+    post("operatorProviderSet", provider="local", kind="openai", base_url="http://127.0.0.1:9/v1", api_key="sk-test")
+    post("operatorProviderSet", provider="local", enabled=False)
+    assert world.do("operatorProviderList", 200)
+    post("operatorModelSet", model="own-model", price_in="0.15", routes="sandbox")
+    assert world.do("operatorModelList", 200)
+    post("operatorModelDelete", model="own-model")
+    post("operatorProviderDelete", provider="local")
     post("operatorBanAdd", account="ACME", reason="tests", **{"for": 60})
     assert world.do("operatorBanList", 200)[0]["banned_until"]
     post("operatorBanRemove", account="ACME")

@@ -1,0 +1,237 @@
+/* Providers of AI. */
+#include "core/domain/catalogue.h"
+#include "core/domain/catalogue_change.h"
+#include "core/operator/verbs.h"
+#include "proto/url.h"
+
+#include <errno.h>
+
+enum { NAME_MAX_SIZE = 31, KEY_MAX_SIZE = 4096, URL_MAX_SIZE = 2048 };
+
+/* The arguments that are numbers, and what they are of a provider. */
+static const struct {
+    const char *name;
+    enum catalogue_number number;
+} numbers[] = {
+    {"max_in_flight", PROVIDER_MAX_IN_FLIGHT},
+    {"queue_calls", PROVIDER_QUEUE_CALLS},
+    {"queue_bytes", PROVIDER_QUEUE_BYTES},
+    {"queue_wait_ms", PROVIDER_QUEUE_WAIT_MS},
+    {"connect_ms", PROVIDER_CONNECT_MS},
+    {"header_ms", PROVIDER_HEADER_MS},
+    {"idle_ms", PROVIDER_IDLE_MS},
+    {"total_ms", PROVIDER_TOTAL_MS},
+    {"delay_ms", PROVIDER_DELAY_MS},
+    {"chunk_ms", PROVIDER_CHUNK_MS},
+    {"fail_status", PROVIDER_FAIL_STATUS},
+    {"stall_after", PROVIDER_STALL_AFTER},
+    {"answer_tokens", PROVIDER_ANSWER_TOKENS},
+};
+
+const struct operator_argument operator_provider_set_arguments[] = {
+    {.name = "provider",
+     .flags = OPERATOR_REQUIRED | OPERATOR_WORD,
+     .help = "its name: a letter, then a-z, 0-9, _ and -"},
+    {.name = "kind", .help = "the API that it speaks: openai, anthropic or sandbox"},
+    {.name = "base_url", .help = "where it is: https://host/v1 for openai, https://host for anthropic"},
+    {.name = "api_key", .help = "its key", .variable = "WAKEGATE_PROVIDER_KEY"},
+    {.name = "max_in_flight",
+     .type = OPERATOR_NUMBER,
+     .help = "calls at once, however many it seems to bear (1024)"},
+    {.name = "queue_calls",
+     .type = OPERATOR_NUMBER,
+     .help = "calls that may wait, half of them one account's (10000)"},
+    {.name = "queue_bytes", .type = OPERATOR_NUMBER, .help = "of these calls (268435456)"},
+    {.name = "queue_wait_ms", .type = OPERATOR_NUMBER, .help = "how long one may wait (30000)"},
+    {.name = "connect_ms", .type = OPERATOR_NUMBER, .help = "time for a connection (5000)"},
+    {.name = "header_ms", .type = OPERATOR_NUMBER, .help = "time until an answer begins (120000)"},
+    {.name = "idle_ms", .type = OPERATOR_NUMBER, .help = "time between two pieces of it (60000)"},
+    {.name = "total_ms", .type = OPERATOR_NUMBER, .help = "time for all of it (600000)"},
+    {.name = "native_completions",
+     .type = OPERATOR_SWITCH,
+     .help = "it takes prompts as such (false: as a message)"},
+    {.name = "enabled", .type = OPERATOR_SWITCH, .help = "calls go to it (true)"},
+    {.name = "delay_ms", .type = OPERATOR_NUMBER, .help = "of a sandbox: before its answers"},
+    {.name = "chunk_ms", .type = OPERATOR_NUMBER, .help = "of a sandbox: between pieces of a stream"},
+    {.name = "fail_status",
+     .type = OPERATOR_NUMBER,
+     .help = "of a sandbox: the error that it answers with; 0: none"},
+    {.name = "stall_after",
+     .type = OPERATOR_NUMBER,
+     .help = "of a sandbox: the pieces after which it says no more"},
+    {.name = "answer_tokens",
+     .type = OPERATOR_NUMBER,
+     .help = "of a sandbox: the length of its answers; 0: as they come"},
+    {.name = NULL},
+};
+
+static bool name_is_fine(struct str name)
+{
+    bool fine = name.size > 0 && name.size <= NAME_MAX_SIZE && name.at[0] >= 'a' && name.at[0] <= 'z';
+    for (size_t i = 0; fine && i < name.size; i++) {
+        char c = name.at[i];
+        fine = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+    }
+    return fine;
+}
+
+/* http or https with a host that can be read, and neither user, query nor fragment. */
+static bool url_is_fine(struct str url)
+{
+    static const struct str schemes[] = {{"https://", 8}, {"http://", 7}};
+    struct str name;
+    int port;
+    for (size_t i = 0; i < ARRAY_SIZE(schemes); i++) {
+        if (!str_starts(url, schemes[i]))
+            continue;
+        struct str rest = str_of(url.at + schemes[i].size, url.size - schemes[i].size);
+        struct str host = rest;
+        str_split(&rest, '/', &host);
+        return url.size <= URL_MAX_SIZE && url_parse_host(host, &name, &port) &&
+               !memchr(url.at, '?', url.size) && !memchr(url.at, '#', url.size) &&
+               !memchr(url.at, ' ', url.size);
+    }
+    return false;
+}
+
+/* A switch of the call as a number of the row. */
+static int64_t flag(const struct operator_call *call, const char *name)
+{
+    return operator_text(call, name).at ? operator_switch(call, name) : CATALOGUE_KEEP;
+}
+
+static int read_change(struct operator_call *call, struct provider_change *change)
+{
+    enum provider_kind kind;
+    *change = (struct provider_change){
+        .name = operator_text(call, "provider"),
+        .kind = operator_text(call, "kind"),
+        .base_url = operator_text(call, "base_url"),
+        .api_key = operator_text(call, "api_key"),
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+        change->numbers[numbers[i].number] = operator_number(call, numbers[i].name, CATALOGUE_KEEP);
+    change->numbers[PROVIDER_NATIVE_COMPLETIONS] = flag(call, "native_completions");
+    change->numbers[PROVIDER_ENABLED] = flag(call, "enabled");
+    if (!name_is_fine(change->name))
+        return operator_fail(call, -EINVAL,
+                             "a provider's name is a letter and up to 30 of a-z, 0-9, _ and -");
+    if (change->kind.at && !provider_kind_find(change->kind, &kind))
+        return operator_fail(call, -EINVAL, "kind must be openai, anthropic or sandbox");
+    if (change->base_url.at && !url_is_fine(change->base_url))
+        return operator_fail(call, -EINVAL,
+                             "base_url must be https:// or http://, a host, and perhaps a path");
+    if (change->api_key.size > KEY_MAX_SIZE)
+        return operator_fail(call, -EINVAL, "api_key has %d characters at most", KEY_MAX_SIZE);
+    for (size_t i = 0; i < change->api_key.size; i++)
+        if (change->api_key.at[i] <= ' ' || change->api_key.at[i] > '~')
+            return operator_fail(call, -EINVAL, "api_key must be printable, without spaces");
+    return 0;
+}
+
+static void put_provider(struct json_out *out, const struct provider *provider)
+{
+    json_open(out, '{');
+    json_put_text(out, "name", provider->name);
+    json_put_text(out, "kind", provider_kind_name(provider->kind));
+    json_put_text(out, "base_url", provider->base_url);
+    json_put_bool(out, "has_key", provider->api_key);
+    json_put_int(out, "max_in_flight", provider->max_in_flight);
+    json_put_int(out, "queue_calls", provider->queue_calls);
+    json_put_int(out, "queue_wait_ms", provider->queue_wait_ms);
+    json_put_int(out, "total_ms", provider->total_ms);
+    json_close(out, '}');
+}
+
+static int show_provider(struct operator_call *call, struct str name)
+{
+    struct catalogue *catalogue;
+    int result = catalogue_read(&catalogue);
+    if (result)
+        return result;
+    const struct provider *provider = catalogue_provider(catalogue, name);
+    if (provider) {
+        put_provider(call->out, provider);
+    } else { /* it is there, and not enabled */
+        json_open(call->out, '{');
+        json_put_str(call->out, "name", name);
+        json_put_bool(call->out, "enabled", false);
+        json_close(call->out, '}');
+    }
+    catalogue_unref(catalogue);
+    return 0;
+}
+
+/* What a kind needs to be called at all. */
+static int check_complete(struct operator_call *call, const struct provider_change *change)
+{
+    struct catalogue *catalogue;
+    enum provider_kind kind = PROVIDER_OPENAI;
+    int result = catalogue_read(&catalogue);
+    if (result)
+        return result;
+    const struct provider *known = catalogue_provider(catalogue, change->name);
+    if (change->kind.at)
+        CHECK(provider_kind_find(change->kind, &kind));
+    else if (known)
+        kind = known->kind;
+    bool has_url = change->base_url.at || (known && known->base_url);
+    catalogue_unref(catalogue);
+    if (kind == PROVIDER_SANDBOX || has_url)
+        return 0;
+    return operator_fail(call, -EINVAL, "base_url is required");
+}
+
+int operator_provider_set(struct operator_call *call)
+{
+    struct provider_change change;
+    int result = read_change(call, &change);
+    if (result == 0)
+        result = check_complete(call, &change);
+    if (result)
+        return result;
+    result = provider_save(call->arena, &change);
+    if (result == -ERANGE)
+        return operator_fail(call, -EINVAL,
+                             "max_in_flight and times are over 0, fail_status is 0 or 400 to 599");
+    return result ? result : show_provider(call, change.name);
+}
+
+const struct operator_argument operator_provider_list_arguments[] = {
+    {.name = NULL},
+};
+
+int operator_provider_list(struct operator_call *call)
+{
+    struct catalogue *catalogue;
+    int result = catalogue_read(&catalogue);
+    if (result)
+        return result;
+    json_open(call->out, '[');
+    for (size_t i = 0; i < catalogue_provider_count(catalogue); i++)
+        put_provider(call->out, catalogue_provider_at(catalogue, i));
+    json_close(call->out, ']');
+    catalogue_unref(catalogue);
+    return 0;
+}
+
+const struct operator_argument operator_provider_delete_arguments[] = {
+    {.name = "provider", .flags = OPERATOR_REQUIRED | OPERATOR_WORD, .help = "its name"},
+    {.name = NULL},
+};
+
+int operator_provider_delete(struct operator_call *call)
+{
+    struct str name = operator_text(call, "provider");
+    int result = provider_delete(name);
+    if (result == -ENOENT)
+        return operator_fail(call, result, "there is no provider %.*s but what the program brings along",
+                             STR_ARG(name));
+    if (result)
+        return result;
+    json_open(call->out, '{');
+    json_put_str(call->out, "name", name);
+    json_put_bool(call->out, "deleted", true);
+    json_close(call->out, '}');
+    return 0;
+}

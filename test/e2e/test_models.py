@@ -1,0 +1,90 @@
+"""Models and providers: as clients list them, and as operators change them while everything runs."""
+
+import pytest
+
+from accounts import Account, error_of
+from stores import wait_until
+from wakegate import run
+
+SEED_MEMBERS = {"id", "object", "created", "owned_by", "permission", "root", "parent"}
+
+
+@pytest.fixture
+def account(gateway):
+    return Account(gateway)
+
+
+def ids(account):
+    return {model["id"] for model in account.call("GET", "/v1/models").json()["data"]}
+
+
+@pytest.mark.parametrize("prefix", ["/api/v1", "/v1"])
+def test_models_have_the_shape_of_the_seed(account, prefix):
+    answer = account.call("GET", prefix + "/models")
+    assert answer.status_code == 200 and answer.json()["object"] == "list"
+    models = {model["id"]: model for model in answer.json()["data"]}
+    for model in models.values():
+        assert set(model) == SEED_MEMBERS and model["object"] == "model" and model["permission"] == ["query"]
+        assert model["root"] == model["id"] and model["parent"] is None and isinstance(model["created"], int)
+    assert models["gpt-4"]["owned_by"] == "openai" and "sandbox" in models
+    assert account.call("GET", prefix + "/models/gpt-4").json() == models["gpt-4"]
+    error_of(account.call("GET", prefix + "/models/gpt-5000"), 404, "model_not_available")
+
+
+def test_a_key_needs_the_scope(account):
+    key = account.make_key(scopes=["account:read"])["key"]
+    error_of(account.call("GET", "/v1/models", key), 403, "insufficient_scope")
+
+
+def test_an_operators_change_is_in_force_soon(gateway, account):
+    made = gateway.operator("provider", "set", {"provider": "local", "kind": "openai", "api_key": "sk-local-secret",
+                                                "base_url": "http://127.0.0.1:9/v1"})
+    assert made.status_code == 200 and made.json()["has_key"] is True and "sk-local" not in made.text
+    model = gateway.operator("model", "set", {"model": "team/own", "routes": "local=llama sandbox", "price_in": "0.15",
+                                              "price_out": "0.6"}).json()
+    assert model["routes"] == ["local=llama", "sandbox=team/own"] and model["price_in"] == "0.15"
+    wait_until(lambda: "team/own" in ids(account), 5, "the model is served")
+    assert account.call("GET", "/v1/models/team%2Fown").json()["owned_by"] == "operator"
+    changed = gateway.operator("model", "set", {"model": "team/own", "price_out": "0.7"}).json()
+    assert changed["price_in"] == "0.15" and changed["price_out"] == "0.7" and len(changed["routes"]) == 2
+    gateway.operator("model", "set", {"model": "team/own", "enabled": False})
+    wait_until(lambda: "team/own" not in ids(account), 5, "the model is hidden")
+    actions = {record["action"] for record in gateway.operator("audit", "list").json()}
+    assert {"provider.set", "model.set"} <= actions
+    assert gateway.operator("model", "delete", {"model": "team/own"}).status_code == 200
+    assert gateway.operator("provider", "delete", {"provider": "local"}).status_code == 200
+    assert gateway.operator("provider", "delete", {"provider": "local"}).status_code == 404
+
+
+@pytest.mark.parametrize("noun, arguments", [
+    ("provider", {"provider": "Upper", "base_url": "http://127.0.0.1/v1"}),
+    ("provider", {"provider": "a" * 32, "base_url": "http://127.0.0.1/v1"}),
+    ("provider", {"provider": "p"}),
+    ("provider", {"provider": "p", "kind": "other", "base_url": "http://127.0.0.1/v1"}),
+    ("provider", {"provider": "p", "base_url": "ftp://127.0.0.1/"}),
+    ("provider", {"provider": "p", "base_url": "http://user:word@127.0.0.1/"}),
+    ("provider", {"provider": "p", "base_url": "http://127.0.0.1/?a=b"}),
+    ("provider", {"provider": "p", "base_url": "http://127.0.0.1/", "max_in_flight": 0}),
+    ("provider", {"provider": "p", "base_url": "http://127.0.0.1/", "api_key": "a b"}),
+    ("provider", {"provider": "p", "kind": "sandbox", "fail_status": 200}),
+    ("model", {"model": "m"}),
+    ("model", {"model": "m", "routes": "nowhere"}),
+    ("model", {"model": "m m", "routes": "sandbox"}),
+    ("model", {"model": "m", "routes": "sandbox", "price_in": "1e3"}),
+    ("model", {"model": "m", "routes": "sandbox", "price_in": "-1"}),
+    ("model", {"model": "m", "routes": "sandbox", "cache_percent": 101}),
+])
+def test_what_makes_no_sense_is_refused(gateway, noun, arguments):
+    answer = gateway.operator(noun, "set", arguments)
+    assert answer.status_code == 400, answer.text
+
+
+def test_a_key_comes_from_the_environment_and_is_sealed(gateway):
+    gateway.admin("provider", "set", "sealed", "--base-url", "http://127.0.0.1:9/v1",
+                  env={"WAKEGATE_PROVIDER_KEY": "sk-very-secret-key"})
+    assert b"sk-very-secret-key" not in gateway.stores.postgres.dump(gateway.database)
+    done = run("admin", "provider", "set", "sealed", "--api-key", "sk-x", "--env-file", gateway.env_file)
+    assert done.returncode == 2
+    assert {"name": "sealed", "has_key": True}.items() <= next(
+        row for row in gateway.admin("provider", "list") if row["name"] == "sealed").items()
+    gateway.admin("provider", "delete", "sealed")
