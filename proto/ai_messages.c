@@ -177,8 +177,10 @@ static bool check_assistant_content(const struct ai_check *check, const struct a
 static bool check_called_function(const struct ai_check *check, const struct ai_path *path,
                                   const struct json *value)
 {
-    static const struct ai_member members[] = {
-        {"name", true, ai_check_name}, {"arguments", true, check_any_text}, {NULL, false, NULL}};
+    static const struct ai_member members[] = {{"name", true, ai_check_name},
+                                               {"arguments", true, check_any_text},
+                                               {"parsed_arguments", false, NULL},
+                                               {NULL, false, NULL}};
     return ai_check_members(check, path, value, members);
 }
 
@@ -190,16 +192,19 @@ static bool check_called_custom(const struct ai_check *check, const struct ai_pa
     return ai_check_members(check, path, value, members);
 }
 
+/* `index`, and what is `parsed` here and above, are of the SDKs' making: they leave them in what their users send back. */
 static bool check_tool_call(const struct ai_check *check, const struct ai_path *path,
                             const struct json *value)
 {
     static const struct ai_member function_call[] = {{"id", true, check_id},
                                                      {"type", true, NULL},
                                                      {"function", true, check_called_function},
+                                                     {"index", false, NULL},
                                                      {NULL, false, NULL}};
     static const struct ai_member custom_call[] = {{"id", true, check_id},
                                                    {"type", true, NULL},
                                                    {"custom", true, check_called_custom},
+                                                   {"index", false, NULL},
                                                    {NULL, false, NULL}};
     static const struct variant variants[] = {{"function", function_call}, {"custom", custom_call}};
     return check_variant(check, path, value, variants, "function custom");
@@ -231,6 +236,7 @@ static const struct ai_member assistant_message[] = {{"role", true, NULL},
                                                      {"tool_calls", false, check_tool_calls},
                                                      {"function_call", false, check_called_function},
                                                      {"annotations", false, check_array},
+                                                     {"parsed", false, NULL},
                                                      {"reasoning_content", false, check_any_text},
                                                      {"audio", false, check_audio},
                                                      {NULL, false, NULL}};

@@ -9,7 +9,8 @@
 /*
  * What a client asks for, read from the body of POST /v1/chat/completions or /v1/completions as the OpenAI API describes
  * them. Every member is either known, checked and passed on, or refused by its name: none is dropped in silence, but for
- * those that say what is the case anyway ("store": false, "echo": false, null).
+ * those that say what is the case anyway ("echo": false, null), and in messages of the assistant those that only answers and the SDKs'
+ * own objects have ("annotations", "parsed", "index").
  */
 
 /* Why a request can't be served: always the client's fault, status 400, type "invalid_request_error". */

@@ -32,6 +32,83 @@ static bool pass_member(struct str name, const struct json *value, void *arg)
     return true;
 }
 
+/* ---- messages ---- */
+
+static bool is_there(const struct json *value)
+{
+    return json_type_of(value) != JSON_NULL;
+}
+
+static void put_members(struct json_out *json, const struct json *object, const char *const *names,
+                        size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (is_there(json_member(object, names[i])))
+            json_put_value(json, names[i], json_member(object, names[i]));
+}
+
+static void put_tool_call(struct json_out *json, const struct json *call)
+{
+    static const char *const members[] = {"id", "type", "custom"};
+    static const char *const of_function[] = {"name", "arguments"};
+    const struct json *function = json_member(call, "function");
+    json_open(json, '{');
+    put_members(json, call, members, ARRAY_SIZE(members));
+    if (function) {
+        json_key(json, "function");
+        json_open(json, '{');
+        put_members(json, function, of_function, ARRAY_SIZE(of_function));
+        json_close(json, '}');
+    }
+    json_close(json, '}');
+}
+
+/* What the model said before, without what clients leave in it that it never was told: some providers refuse that. */
+static void put_assistant(struct json_out *json, const struct json *message)
+{
+    static const char *const members[] = {"name", "refusal", "function_call", "reasoning_content"};
+    const struct json *calls = json_member(message, "tool_calls");
+    json_open(json, '{');
+    json_put_text(json, "role", "assistant");
+    json_put_value(json, "content", json_member(message, "content"));
+    put_members(json, message, members, ARRAY_SIZE(members));
+    if (is_there(calls)) {
+        json_key(json, "tool_calls");
+        json_open(json, '[');
+        for (size_t i = 0; i < json_count(calls); i++)
+            put_tool_call(json, json_item(calls, i));
+        json_close(json, ']');
+    }
+    json_close(json, '}');
+}
+
+static void put_messages(struct json_out *json, const struct json *messages)
+{
+    json_key(json, "messages");
+    json_open(json, '[');
+    for (size_t i = 0; i < json_count(messages); i++) {
+        const struct json *message = json_item(messages, i);
+        if (str_equal(json_string(json_member(message, "role")), STR("assistant")))
+            put_assistant(json, message);
+        else
+            json_put_value(json, NULL, message);
+    }
+    json_close(json, ']');
+}
+
+static void put_prompt_message(struct json_out *json, struct str prompt)
+{
+    json_key(json, "messages");
+    json_open(json, '[');
+    json_open(json, '{');
+    json_put_text(json, "role", "user");
+    json_put_str(json, "content", prompt);
+    json_close(json, '}');
+    json_close(json, ']');
+}
+
+/* ---- the rest ---- */
+
 /* Models that refuse `max_tokens`; all others of that kind know it, and few of other makers know its successor. */
 static bool wants_max_completion_tokens(struct str model)
 {
@@ -71,17 +148,6 @@ static void put_stream(struct json_out *json, const struct ai_request *request)
     json_close(json, '}');
 }
 
-static void put_prompt_message(struct json_out *json, struct str prompt)
-{
-    json_key(json, "messages");
-    json_open(json, '[');
-    json_open(json, '{');
-    json_put_text(json, "role", "user");
-    json_put_str(json, "content", prompt);
-    json_close(json, '}');
-    json_close(json, ']');
-}
-
 int openai_write_request(struct arena *arena, const struct ai_request *request,
                          const struct ai_upstream *upstream, struct buf *out, struct ai_refusal *refusal)
 {
@@ -93,7 +159,7 @@ int openai_write_request(struct arena *arena, const struct ai_request *request,
     json_open(&json, '{');
     json_put_str(&json, "model", upstream->model);
     if (request->kind == AI_CHAT)
-        json_put_value(&json, "messages", request->messages);
+        put_messages(&json, request->messages);
     else if (upstream->native_completions)
         json_put_str(&json, "prompt", request->prompt);
     else

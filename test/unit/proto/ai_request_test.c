@@ -287,6 +287,10 @@ static void an_answer_may_be_sent_back_as_it_was(void **state)
         NULL, NULL);
     message("{'role':'assistant','content':[{'type':'refusal','refusal':'no'}]}", NULL, NULL);
     message("{'role':'assistant','function_call':{'name':'f','arguments':'{}'}}", NULL, NULL);
+    message(
+        "{'role':'assistant','content':null,'parsed':{'a':1},'tool_calls':[{'index':0,'id':'c','type':'function',"
+        "'function':{'name':'f','arguments':'{}','parsed_arguments':{}}}]}",
+        NULL, NULL);
     message("{'role':'assistant'}", "messages[0].content", "missing_required_parameter");
     message("{'role':'assistant','content':null,'refusal':null}", "messages[0].content", ANY);
     message("{'role':'assistant','content':'x','audio':{'id':'a'}}", "messages[0].audio",

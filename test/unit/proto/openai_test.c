@@ -48,6 +48,21 @@ static void what_is_ours_and_what_is_null_stays_here(void **state)
             &plain, "{'model':'up'," MESSAGES ",'max_tokens':100}");
 }
 
+static void an_answer_goes_back_as_the_model_said_it(void **state)
+{
+    (void)state;
+    written(
+        AI_CHAT,
+        "{'model':'m','messages':[{'content':null,'role':'assistant','refusal':null,'annotations':[],'parsed':null,"
+        "'tool_calls':[{'index':0,'id':'c','function':{'name':'f','arguments':'{}','parsed_arguments':{}},"
+        "'type':'function'},{'id':'d','type':'custom','custom':{'name':'g','input':'x'}}]},{'role':'tool',"
+        "'tool_call_id':'c','content':'r'}]}",
+        &plain,
+        "{'model':'up','messages':[{'role':'assistant','content':null,'tool_calls':[{'id':'c','type':'function',"
+        "'function':{'name':'f','arguments':'{}'}},{'id':'d','type':'custom','custom':{'name':'g','input':'x'}}]},"
+        "{'role':'tool','tool_call_id':'c','content':'r'}],'max_tokens':100}");
+}
+
 static void a_stream_always_asks_for_its_usage(void **state)
 {
     (void)state;
@@ -426,6 +441,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_chat_goes_on_as_it_is_with_the_providers_model),
         cmocka_unit_test(what_is_ours_and_what_is_null_stays_here),
+        cmocka_unit_test(an_answer_goes_back_as_the_model_said_it),
         cmocka_unit_test(a_stream_always_asks_for_its_usage),
         cmocka_unit_test(a_prompt_becomes_a_message),
         cmocka_unit_test(a_prompt_stays_one_where_the_provider_takes_it),
