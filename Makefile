@@ -10,7 +10,7 @@
 #   make lint               layout (clang-format), include directions, headers that compile alone
 #   make format             lay out all C files in place
 #   make bench              measure the release build (bench/run.py)
-#   make bench ARGS="--quick tls proxy websocket slow"   only these parts of it, in short
+#   make bench ARGS="--quick tls proxy websocket slow fetch"   only these parts of it, in short
 #   make conformance [ARGS="tls oauth browser"]      suites of others against the release build, all or some
 #   make all                build/$(BUILD)/wakegate and compile_commands.json
 #   make install-deps       Debian packages for building, running and testing
@@ -66,7 +66,7 @@ MIGRATIONS := $(sort $(wildcard schema/*.sql))
 SCRIPTS := $(sort $(wildcard schema/*.lua))
 DOCUMENTS := $(addprefix $(OUT)/gen/,docs.csp docs.html openapi.json)
 
-ALL_OBJECTS := $(LIB_OBJECTS) $(MAIN_OBJECT) $(HELPER_OBJECTS) $(UNIT_SOURCES:%.c=$(OUT)/obj/%.o)
+ALL_OBJECTS := $(LIB_OBJECTS) $(MAIN_OBJECT) $(HELPER_OBJECTS) $(UNIT_SOURCES:%.c=$(OUT)/obj/%.o) $(OUT)/obj/bench/fetches.o
 FORMATTED = $(shell find core proto handlers workers test bench -name '*.[ch]' 2>/dev/null | sort)
 
 # ---- flags ----
@@ -205,6 +205,12 @@ $(OUT)/test/%: $(OUT)/obj/test/unit/%.o $(LIB) $(HELPER_LIB) $(OUT)/link.flags
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(HELPER_LIB) $(LIB) $(TEST_LIBS) $(LDLIBS)
 
+# Measures what no other program can be asked to measure.
+$(OUT)/bench/%: $(OUT)/obj/bench/%.o $(LIB) $(OUT)/link.flags
+	@echo '  LINK  $@'
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS)
+
 .PHONY: unit-programs
 unit-programs: $(UNIT_PROGRAMS)
 	@:
@@ -298,7 +304,7 @@ format:
 .PHONY: bench
 bench:
 	@sh deploy/install-packages bench
-	@$(MAKE) $(parallel) BUILD=release $(O)/release/wakegate
+	@$(MAKE) $(parallel) BUILD=release $(O)/release/wakegate $(O)/release/bench/fetches
 	@WAKEGATE_BIN=$(abspath $(O)/release/wakegate) $(PYTHON) -B bench/run.py $(ARGS)
 
 # A suite whose packages can't be had is skipped, and says so.

@@ -36,3 +36,18 @@ def compare(rows, rounds):
             f"{middle(lambda own, _: own.cpu_us):<9.2f}"
             f"{middle(lambda own, other: other.cpu_us / max(own.cpu_us, 1e-3)):<10.2f}"
             f"{middle(lambda own, _: own.p50_ms):<9.2f}{middle(lambda own, _: own.p99_ms):.2f}")
+
+
+def compare_clients(unit, rows, rounds):
+    """The same of clients that have measured themselves: what a core could do is what its CPU time says. A case without CPU
+    time was not measured for it."""
+    first = rows[0][0]
+    say("", unit, f"{'x ' + first:<9}{'CPU us':<9}{'x by CPU':<10}a core's")
+    for name, title in rows:
+        def middle(of):
+            return median(of(round_[name], round_[first]) for round_ in rounds)
+        cpu_us = middle(lambda own, _: own.cpu_us)
+        by_cpu = (f"{cpu_us:<9.2f}{middle(lambda own, other: other.cpu_us / own.cpu_us):<10.2f}{1e6 / cpu_us:,.0f}"
+                  if cpu_us else "-")
+        say(title, f"{middle(lambda own, _: own.per_second):,.0f}",
+            f"{middle(lambda own, other: own.per_second / other.per_second):<9.2f}{by_cpu}")

@@ -17,6 +17,7 @@ import tempfile
 import time
 from http.client import HTTPException
 
+import fetching
 import front
 from load import Broken, Client, run_wrk
 from machine import Gateway, cores, cpu_seconds, facts, memory_kib
@@ -177,7 +178,7 @@ def measure_idle(plan, gateway):
 
 WHOLE_PARTS = {"create": measure_create, "wakes": measure_wakes, "jobs": measure_jobs, "chat": measure_chat}
 FRONT_PARTS = {"tls": front.measure_tls, "proxy": front.measure_proxy, "websocket": front.measure_websocket,
-               "slow": front.measure_slow}
+               "slow": front.measure_slow, "fetch": fetching.measure_fetch}
 PARTS = ["idle", "reactor", *WHOLE_PARTS, *FRONT_PARTS]
 
 

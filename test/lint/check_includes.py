@@ -42,7 +42,7 @@ THIRD_PARTY = {
     "postgresql/": ["core/store/pg"],
     "sodium.h": ["core/base/crypto"],
     "sodium/": ["core/base/crypto"],
-    "curl/": ["core/net/fetch"],
+    "curl/": ["core/net/fetch", "bench/fetches"],
     "mbedtls/gcm.h": ["core/base/crypto"],
     "mbedtls/sha1.h": ["core/base/crypto"],
     "mbedtls/": ["proto/tls"],
