@@ -29,6 +29,31 @@ struct str fetch_header(const struct fetch_answer *answer, const char *name)
     return STR_NONE;
 }
 
+static const struct {
+    int result;
+    const char *words;
+} reasons[] = {
+    {-ECONNREFUSED, "connection refused, or not answered in time"},
+    {-ECONNABORTED, "connection closed without an answer"},
+    {-ECONNRESET, "connection closed before the answer was complete"},
+    {-ETIMEDOUT, "no answer in time"},
+    {-EMSGSIZE, "answer too large"},
+    {-EINVAL, "not a URL that can be fetched"},
+    {-EHOSTUNREACH, "host name not found"},
+    {-EACCES, "address not allowed"},
+    {-EPROTO, "no TLS connection, or a certificate that is not the host's"},
+    {-EIO, "not an HTTP answer"},
+    {-ECANCELED, "given up"},
+};
+
+const char *fetch_reason(int result)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
+        if (reasons[i].result == result)
+            return reasons[i].words;
+    return "unknown";
+}
+
 /* ---- whole answers ---- */
 
 int fetch(const struct fetch_request *request, struct arena *arena, struct fetch_answer *answer)

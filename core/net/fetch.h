@@ -67,8 +67,9 @@ struct fetch_answer {
  * Waits; url, body and headers stay as they are until it returns. 0 when a whole answer has come, whatever its status;
  * -ECONNREFUSED (also when the connect timed out: nobody was asked), -ECONNABORTED (the peer closed a fresh connection
  * before a byte of the answer), -ETIMEDOUT, -ECONNRESET, -EMSGSIZE (also a header over 64 KiB), -EINVAL (URL, a line break in
- * a header), -EHOSTUNREACH (name), -EACCES (the guard refuses every address that there is), -EIO (anything else, logged),
- * -ECANCELED: the transfer is stopped. A transfer that is stopped or too large has its connection closed at once.
+ * a header), -EHOSTUNREACH (name), -EACCES (the guard refuses every address that there is), -EPROTO (no TLS, or a certificate
+ * that is not the host's), -EIO (anything else), -ECANCELED: the transfer is stopped. -EPROTO and -EIO are logged, unless the
+ * request is under the guard. A transfer that is stopped or too large has its connection closed at once.
  *
  * A kept connection that the peer has closed is found out before it is used. When it ends after the request was sent
  * and before the answer began, GET, HEAD, PUT, DELETE, OPTIONS and TRACE are sent again on another one, as RFC 9110
@@ -79,6 +80,9 @@ struct fetch_answer {
  * minutes at most and a name's addresses are looked up anew after some seconds, so that a changed answer is followed.
  */
 int fetch(const struct fetch_request *request, struct arena *arena, struct fetch_answer *answer) MUST_USE;
+
+/* Such an error in words, for who has named the peer: "no answer in time", … */
+const char *fetch_reason(int result);
 
 /* The value of the first header of that name that was kept, or absent. */
 struct str fetch_header(const struct fetch_answer *answer, const char *name);

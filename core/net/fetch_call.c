@@ -11,8 +11,8 @@
 #include <stdlib.h>
 
 enum {
-    CALLS_KEPT = 128,    /* for the next requests */
-    BUFFER_KEPT = 65536, /* of a kept call's buffers */
+    CALLS_KEPT = 512,    /* for the next requests */
+    BUFFER_KEPT = 16384, /* of a kept call's buffers */
     HEAD_MAX =
         64 * 1024, /* bytes of header lines that an answer may have, interim ones and trailers included */
     NAME_LOOKUP_S = 10,      /* a name's addresses are good for so long */
@@ -88,8 +88,8 @@ static void on_head_end(struct fetch_call *call)
     long status = 0;
     CHECK(curl_easy_getinfo(call->transfer.easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK);
     call->status = (int)status;
-    /* An interim answer is followed by another. */
-    call->head_done = status >= 200;
+    /* An interim answer is followed by another, but for a switch of protocols, which nobody has asked for. */
+    call->head_done = status >= 200 || status == 101;
     if (call->head_done)
         call_wake(call);
 }
@@ -376,13 +376,16 @@ static int call_broken(const struct fetch_call *call)
     return call->answered || connects == 0 ? -ECONNRESET : -ECONNABORTED;
 }
 
-static int call_unexplained(const struct fetch_call *call, const char *reason)
+/* Told to the log, unless a client has named the peer: what that one does is no concern of the operator's. */
+static int call_explained(const struct fetch_call *call, int result, const char *reason)
 {
     const struct fetch_request *request = call->request;
     struct str url = str_of(request->url, strcspn(request->url, "?#"));
+    if (request->guard)
+        return result;
     LOG(WARN, "fetch failed", LOG_TEXT("method", request->method), LOG_STR("url", url),
         LOG_TEXT("reason", reason));
-    return -EIO;
+    return result;
 }
 
 static int call_failed(const struct fetch_call *call)
@@ -402,7 +405,10 @@ static int call_failed(const struct fetch_call *call)
     case CURLE_SEND_ERROR:
     case CURLE_RECV_ERROR:
     case CURLE_PARTIAL_FILE: return call_broken(call);
-    default: return call_unexplained(call, curl_easy_strerror(transfer->code));
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return call_explained(call, -EPROTO, curl_easy_strerror(transfer->code));
+    default: return call_explained(call, -EIO, curl_easy_strerror(transfer->code));
     }
 }
 
@@ -412,7 +418,7 @@ int fetch_call_result(const struct fetch_call *call)
     case FETCH_TAKEN: break;
     case FETCH_CUT: return 0;
     case FETCH_TOO_LARGE: return -EMSGSIZE;
-    case FETCH_CODED: return call_unexplained(call, "a transfer coding that was not asked for");
+    case FETCH_CODED: return call_explained(call, -EIO, "a transfer coding that was not asked for");
     }
     return call->transfer.code == CURLE_OK && call->head_done ? 0 : call_failed(call);
 }

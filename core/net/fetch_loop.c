@@ -34,8 +34,10 @@
 enum {
     CLIENT_MAGIC = 0x4645434c,
     POOL_MAGIC = 0x46504f4c,
-    IDLE_MAX = 256,  /* connections kept by a pool */
-    POOLS_MAX = 128, /* before one without a transfer is closed for another's sake */
+    IDLE_MAX =
+        4096, /* connections of a pool, of which those that are idle are closed before there are more */
+    POOLS_MAX = 128,  /* before one without a transfer is closed for another's sake */
+    SWEEP_MS = 30000, /* between two looks for pools that nobody has used for as long */
 };
 
 /* A descriptor in the loop. `armed` is what libuv watches for, `wanted` what libcurl does: UV_READABLE, UV_WRITABLE. */
@@ -179,10 +181,10 @@ static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockad
     struct fetch_transfer *transfer = arg;
     if (!may_send(transfer))
         return CURL_SOCKET_BAD;
+    go_on_later(transfer);
     /* It is this address that libcurl connects to, whatever it was that named it. */
     if (transfer->guard && !guard_allows(&address->addr)) {
         transfer->address_refused = true;
-        go_on_later(transfer);
         return CURL_SOCKET_BAD;
     }
     int type = address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK;
@@ -314,8 +316,8 @@ static int on_timer(CURLM *multi, long timeout_ms, void *arg)
 
 /*
  * After a pause libcurl first gives what it has kept back, by the callback that asked for the pause and may ask for another.
- * And after an address that could not be tried it does not try a name's next one before half of the connect's time is over
- * (libcurl 7.88), unless it is made to look at the transfer: so it is by the end of a pause.
+ * And where an address can't be connected to at once (the guard, no route) it does not try a name's next one before half of
+ * the connect's time is over (libcurl 7.88), unless it is made to look at the transfer: so it is by the end of a pause.
  */
 static CURLcode go_on(struct fetch_transfer *transfer)
 {
@@ -497,9 +499,25 @@ void fetch_transfer_stop(struct fetch_transfer *transfer)
         CHECK(curl_multi_remove_handle(transfer->pool->multi, transfer->easy) == CURLM_OK);
     transfer->in_multi = false;
     transfer->pool->transfers--;
+    transfer->pool->idle_since_ns = clock_now_ns();
 }
 
 /* ---- the client of a loop ---- */
+
+void fetch_client_sweep(struct fetch_client *client, uint64_t idle_ns)
+{
+    uint64_t now_ns = clock_now_ns();
+    LIST_EACH (&client->pools, item, after) {
+        struct fetch_pool *pool = LIST_ENTRY(item, struct fetch_pool, link);
+        if (pool->transfers == 0 && now_ns - pool->idle_since_ns >= idle_ns)
+            pool_close(pool);
+    }
+}
+
+static void on_sweep(uv_timer_t *timer)
+{
+    fetch_client_sweep(timer->data, SWEEP_MS * CLOCK_MS);
+}
 
 static struct fetch_client *client_open(struct loop *loop)
 {
@@ -508,7 +526,11 @@ static struct fetch_client *client_open(struct loop *loop)
     client->loop = loop;
     list_init(&client->pools);
     list_init(&client->kept);
-    client->handles = 1; /* itself */
+    client->handles = 1;
+    CHECK(uv_timer_init(&loop->uv, &client->sweep) == 0);
+    client->sweep.data = client;
+    uv_unref((uv_handle_t *)&client->sweep);
+    CHECK(uv_timer_start(&client->sweep, on_sweep, SWEEP_MS, SWEEP_MS) == 0);
     loop->slots[LOOP_FETCH] = client;
     return client;
 }
@@ -524,17 +546,22 @@ struct fetch_client *fetch_client_self(void)
     return client;
 }
 
+static void on_sweep_closed(uv_handle_t *handle)
+{
+    client_handle_closed(handle->data);
+}
+
 void fetch_client_close(struct fetch_client *client)
 {
     MAGIC_CHECK(client, CLIENT_MAGIC);
     client->loop->slots[LOOP_FETCH] = NULL;
     LIST_EACH (&client->pools, item, after)
         pool_close(LIST_ENTRY(item, struct fetch_pool, link));
-    struct wait closed = WAIT_INIT;
-    client->closed = fiber_self() ? &closed : NULL;
-    client_handle_closed(client);
+    uv_close((uv_handle_t *)&client->sweep, on_sweep_closed);
     if (!fiber_self())
         return;
+    struct wait closed = WAIT_INIT;
+    client->closed = &closed;
     fiber_hold();
     CHECK(wait_for(&closed, "fetch_close_loop", CLOCK_NEVER) == 0);
     fiber_release();

@@ -26,12 +26,14 @@ struct fetch_pool {
     struct link starting; /* transfers that libcurl has not been given yet */
     struct link resuming; /* that it shall go on with */
     unsigned transfers;   /* in work */
+    uint64_t idle_since_ns;
 };
 
 /* One on each loop that fetches. */
 struct fetch_client {
     unsigned magic;
     struct loop *loop;
+    uv_timer_t sweep;
     struct link pools;
     unsigned pool_count;
     struct link kept; /* core/net/fetch_call.c's: calls to be used again */
@@ -68,6 +70,10 @@ struct fetch_client *fetch_client_self(void);
 
 /* No transfer is left. On a fiber, waits; otherwise the loop closes the handles in its next turn. */
 void fetch_client_close(struct fetch_client *client);
+
+/* Closes the pools that nobody has used for so long; the client does it by itself from time to time. Without a transfer
+ * libcurl does not look at a pool's connections: those that their peers have closed would stay. */
+void fetch_client_sweep(struct fetch_client *client, uint64_t idle_ns);
 
 /* Sets what libcurl calls for sockets, for good. It is zero but for `easy`. */
 void fetch_transfer_init(struct fetch_transfer *transfer, struct fetch_client *client);

@@ -274,6 +274,23 @@ static void of_several_addresses_only_the_allowed_are_tried(void **state)
     server_close(&forbidden);
 }
 
+/* No socket gets there: 255.255.255.255 is no peer for TCP. */
+static void play_no_route(struct scene *scene)
+{
+    struct fetch_request request = request_to(scene, "GET", "/");
+    request.url = arena_printf(&scene->arena, "http://noroute.test:%d/", scene->server.port);
+    assert_int_equal(fetch(&request, &scene->arena, &scene->answer), 0);
+    assert_in_range(scene->answer.times.total_us, 1, PATIENCE_S * 1000000 / 4);
+}
+
+static void an_address_without_a_route_costs_no_time(void **state)
+{
+    (void)state;
+    static const char *const answers[] = {"255.255.255.255 255.255.255.255 127.0.0.1", NULL};
+    answer_lookups(answers);
+    RUN(play_no_route, {OK_HELLO, KEEP});
+}
+
 static void play_redirect(struct scene *scene)
 {
     assert_int_equal(fetch_name(scene, "127.0.0.1", scene->server.port, NULL), 0);
@@ -365,6 +382,7 @@ int main(void)
         cmocka_unit_test(the_same_spellings_come_through_where_they_are_allowed),
         cmocka_unit_test(a_name_that_changes_its_answer_is_refused),
         cmocka_unit_test(of_several_addresses_only_the_allowed_are_tried),
+        cmocka_unit_test(an_address_without_a_route_costs_no_time),
         cmocka_unit_test(a_redirect_leads_nowhere),
         cmocka_unit_test(a_connection_opened_without_the_guard_is_not_used_under_it),
         cmocka_unit_test(a_name_server_that_does_not_answer_stops_nobody_else),

@@ -3,6 +3,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/net/fetch_loop.h"
 #include "core/run/sync.h"
 #include "test/unit/core/net/fetch_fixture.h"
 
@@ -926,6 +927,34 @@ static void pools_that_nobody_uses_are_closed(void **state)
     RUN_MORE(play_many_pools, say_two, {OK_CHUNKED "3\r\none\r\n", MORE}, {OK_HELLO, KEEP});
 }
 
+/* A pool that is idle is closed with its connections, one that is not isn't. */
+static void play_sweep(struct scene *scene)
+{
+    struct fetch_request request = request_to(scene, "GET", "/");
+    request.pool = "held";
+    struct fetch_stream *stream = open_stream(scene, &request);
+    assert_reads(stream, "one");
+    assert_int_equal(get(scene), 0);
+    fetch_client_sweep(fetch_client_self(), CLOCK_SECOND * 3600);
+    assert_int_equal(get(scene), 0);
+    assert_int_equal(scene->server.accepts, 2);
+    fetch_client_sweep(fetch_client_self(), 0);
+    await_connection_end(&scene->server);
+    let_go(scene);
+    assert_reads(stream, "two");
+    let_go(scene);
+    assert_reads(stream, "");
+    fetch_end(stream);
+    assert_int_equal(get(scene), 0);
+    assert_int_equal(scene->server.accepts, 3);
+}
+
+static void idle_pools_are_swept(void **state)
+{
+    (void)state;
+    RUN_MORE(play_sweep, say_two, {OK_CHUNKED "3\r\none\r\n", MORE}, {OK_HELLO, KEEP});
+}
+
 struct queue {
     struct scene *scene;
     struct group group;
@@ -1005,6 +1034,7 @@ int main(void)
         cmocka_unit_test(a_thousand_streams_at_once),
         cmocka_unit_test(pools_share_no_connection),
         cmocka_unit_test(pools_that_nobody_uses_are_closed),
+        cmocka_unit_test(idle_pools_are_swept),
         cmocka_unit_test(a_pool_has_no_more_connections_than_it_may),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -404,6 +404,34 @@ static void a_body_over_the_limit(void **state)
         {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", KEEP});
 }
 
+static void play_switch(struct scene *scene)
+{
+    struct fetch_request request = request_to(scene, "GET", "/");
+    request.max_body_bytes = 1000;
+    int result = fetch(&request, &scene->arena, &scene->answer);
+    assert_true(result < 0 || scene->answer.status == 101);
+    assert_int_equal(get(scene), 0);
+    assert_str(scene->answer.body, "hello");
+    assert_int_equal(scene->server.accepts, 2);
+}
+
+static void a_switch_of_protocols_is_no_interim_answer(void **state)
+{
+    (void)state;
+    RUN(play_switch,
+        {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nxyz", CLOSE},
+        {OK_HELLO, KEEP});
+}
+
+static void every_error_has_words(void **state)
+{
+    (void)state;
+    static const int errors[] = {-ECONNREFUSED, -ECONNABORTED, -ECONNRESET, -ETIMEDOUT, -EMSGSIZE, -EINVAL,
+                                 -EHOSTUNREACH, -EACCES,       -EPROTO,     -EIO,       -ECANCELED};
+    for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
+        assert_string_not_equal(fetch_reason(errors[i]), fetch_reason(0));
+}
+
 /* ---- connections ---- */
 
 static void play_reuse(struct scene *scene)
@@ -665,6 +693,8 @@ int main(void)
         cmocka_unit_test(closed_within_the_answer),
         cmocka_unit_test(what_is_not_http),
         cmocka_unit_test(a_body_over_the_limit),
+        cmocka_unit_test(a_switch_of_protocols_is_no_interim_answer),
+        cmocka_unit_test(every_error_has_words),
         cmocka_unit_test(connections_are_kept),
         cmocka_unit_test(a_connection_closed_while_idle_costs_nothing),
         cmocka_unit_test(a_post_is_never_sent_twice),
