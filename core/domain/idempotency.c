@@ -33,6 +33,9 @@ static const struct pg_statement sql_finish = {
     "UPDATE idempotency SET running_until = NULL, status = coalesce($4::bigint, status), "
     "answer = coalesce($5::bytea, answer) WHERE owner = $1::text AND key = $2::text AND request = $3::bytea "
     "AND running_until > clock_timestamp()"};
+static const struct pg_statement sql_undo = {
+    "idempotency_undo", "DELETE FROM idempotency WHERE owner = $1::text AND key = $2::text "
+                        "AND request = $3::bytea AND running_until IS NOT NULL"};
 static const struct pg_statement sql_forget = {
     "idempotency_forget",
     "DELETE FROM idempotency WHERE created_at < now() - $1::bigint * interval '1 second' AND ctid = ANY (ARRAY("
@@ -146,6 +149,15 @@ int idempotency_finish(struct arena *arena, const struct idempotency *which, int
     }
     fiber_hold();
     int result = pg_write(&sql_finish, values, ARRAY_SIZE(values), NULL);
+    fiber_release();
+    return result;
+}
+
+int idempotency_undo(const struct idempotency *which)
+{
+    fiber_hold();
+    int result = pg_write(
+        &sql_undo, PG_VALUES(PG_TEXT(which->owner), PG_TEXT(which->key), PG_BYTES(digest_of(which))), NULL);
     fiber_release();
     return result;
 }

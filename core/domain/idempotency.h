@@ -44,6 +44,8 @@ int idempotency_keep(struct arena *arena, const struct idempotency *which, int s
  * been given again. Waits. */
 int idempotency_finish(struct arena *arena, const struct idempotency *which, int status, struct str answer)
     MUST_USE;
+/* After an early commit whose effect was taken back: a repetition begins anew. Waits. */
+int idempotency_undo(const struct idempotency *which) MUST_USE;
 /* Keeps the effect, and no answer: closes the scope with a commit. As idempotency_keep fails. Waits. */
 int idempotency_pass(void) MUST_USE;
 /* Takes the effect back: closes the scope with a rollback. Waits. */

@@ -18,7 +18,8 @@ enum principal_kind {
     PRINCIPAL_KEY,
     PRINCIPAL_LOGIN,
     PRINCIPAL_CLIENT,
-    PRINCIPAL_OPERATOR
+    PRINCIPAL_OPERATOR,
+    PRINCIPAL_POD
 };
 
 struct principal {
@@ -28,8 +29,9 @@ struct principal {
     int64_t grant_id; /* of an OAuth token; else 0 */
     int64_t login_id; /* of a log-in; else 0 */
     char account_ref[PRINCIPAL_REF_MAX];
-    char client_id[PRINCIPAL_REF_MAX]; /* of an OAuth token; else "" */
-    bool is_test;                      /* a test client's */
+    char client_id[PRINCIPAL_REF_MAX];   /* of an OAuth token; else "" */
+    char instance_id[PRINCIPAL_REF_MAX]; /* of a pod; else "" */
+    bool is_test;                        /* a test client's */
     scope_set scopes;
     struct plan plan;
     int64_t lends_until_ms; /* keys that it makes end then, too; 0: when they like */

@@ -99,6 +99,7 @@ static void introduce(struct request *request)
         break;
     case PRINCIPAL_CLIENT: actor = arena_printf(request->arena, "client %s", principal->client_id); break;
     case PRINCIPAL_OPERATOR: actor = "operator"; break;
+    case PRINCIPAL_POD: actor = arena_printf(request->arena, "pod %s", principal->instance_id); break;
     }
     request->who = (struct audit_who){{str_from(actor), str_from(text), request->id}};
     audit_set(&request->who);

@@ -41,6 +41,8 @@ struct request;
     X(SIGNATURE_REQUIRED,  401, "signature_required",  "This key's requests must be signed") \
     X(INVALID_SIGNATURE,   401, "invalid_signature",   "The request's signature does not fit") \
     X(PAYMENT_REFUSED,     402, "payment_refused",     "The payment was refused") \
+    X(INSUFFICIENT_BALANCE, 402, "insufficient_balance", "Insufficient balance") \
+    X(SPENDING_LIMIT,      402, "spending_limit_reached", "The daily spending limit is reached") \
     X(FORBIDDEN,           403, "forbidden",           "Not allowed") \
     X(BANNED,              403, "account_banned",      "This account is banned") \
     X(ADDRESS,             403, "address_not_allowed", "This key can't be used from your address") \
@@ -50,7 +52,9 @@ struct request;
     X(METHOD_NOT_ALLOWED,  405, "method_not_allowed",  "Method not allowed") \
     X(REQUEST_TIMEOUT,     408, "request_timeout",     "The request took too long to arrive") \
     X(CONFLICT,            409, "already_exists",      "There is one already") \
+    X(JOB_ENDED,           409, "job_ended",           "The job has ended already") \
     X(STILL_RUNNING,       409, "idempotency_in_progress", "A request with this Idempotency-Key is being worked on") \
+    X(CALL_CANCELLED,      410, "cancelled",           "The call was cancelled") \
     X(BODY_TOO_LARGE,      413, "body_too_large",      "The body is too large") \
     X(URI_TOO_LONG,        414, "uri_too_long",        "The request line is too long") \
     X(UNSUPPORTED_TYPE,    415, "unsupported_media_type", "Content-Type must be application/json") \
@@ -61,9 +65,14 @@ struct request;
     X(HEADERS_TOO_LARGE,   431, "headers_too_large",   "The request's header is too large") \
     X(INTERNAL,            500, "internal_error",      "Internal error") \
     X(BAD_GATEWAY,         502, "bad_gateway",         "The pod's answer could not be used") \
+    X(CALL_LOST,           502, "call_lost",           "The call could not be brought to its end") \
     X(UNAVAILABLE,         503, "service_unavailable", "Temporarily unavailable, please try again") \
     X(TIMED_OUT,           503, "timed_out",           "This took too long, please try again") \
+    X(OVERLOADED,          503, "overloaded",          "Too many calls wait for this model, please try again") \
+    X(QUEUE_TIMEOUT,       503, "queue_timeout",       "The call waited for too long for a free place, please try again") \
+    X(PROVIDER_OUT,        503, "provider_unavailable", "The model's providers are out of order, please try again") \
     X(GATEWAY_TIMEOUT,     504, "gateway_timeout",     "The pod did not answer in time") \
+    X(CALL_TIMEOUT,        504, "call_timeout",        "The call took longer than calls may take") \
     X(VERSION,             505, "http_version",        "HTTP version not supported") \
     X(STORAGE_FULL,        507, "storage_full",        "There is no room left")
 /* clang-format on */
@@ -228,6 +237,10 @@ void reply_error_body(struct request *request, int status, const char *code, con
 bool request_commit(struct request *request, int status, struct str body);
 /* The same with an answer that was built, in place of reply_end. */
 bool reply_commit(struct reply *reply, int status);
+/* As request_commit, for a final reply that may take up to `running_s` to come, where the others allow REQUEST_TIMEOUT_SECONDS. */
+bool request_commit_for(struct request *request, int status, struct str body, int64_t running_s);
+/* What was committed early has been taken back: a repetition begins anew, and the reply that follows is not kept. Waits. */
+void request_undo(struct request *request);
 
 /* Time as the API writes it: "2025-11-10T12:00:00Z"; 0 gives null. */
 void json_put_time(struct json_out *out, const char *name, int64_t unix_ms);
@@ -245,6 +258,8 @@ bool request_string(struct request *request, const struct json *body, const char
 bool request_page(struct request *request, int64_t most, int64_t first, int64_t *limit, int64_t *cursor);
 /* "wait=N" of the Prefer field (RFC 7240), at most `most`; 0 when absent. */
 int64_t request_prefer_wait(struct request *request, int64_t most);
+/* Whether the Prefer field has a preference of that name: "respond-async". */
+bool request_prefers(const struct request *request, const char *name);
 
 /* ---- parts of the gate, in files of their own ---- */
 

@@ -114,3 +114,16 @@ int64_t request_prefer_wait(struct request *request, int64_t most)
     }
     return 0;
 }
+
+bool request_prefers(const struct request *request, const char *name)
+{
+    struct str list = http1_header(request->http->head, "prefer");
+    struct str piece;
+    struct str word;
+    while (str_split(&list, ',', &piece)) {
+        str_split(&piece, ';', &word);
+        if (str_equal_nocase(str_trim(word), str_from(name)))
+            return true;
+    }
+    return false;
+}

@@ -48,11 +48,17 @@ void sse_begin(struct sse *sse, struct request *request)
     http_stream_begin(request->http, 200);
 }
 
+int sse_write(struct sse *sse, struct str events)
+{
+    int result = http_stream_write(sse->request->http, events);
+    sse->spoken_ns = clock_now_ns();
+    return result;
+}
+
 static int send_bytes(struct sse *sse, struct buf *bytes)
 {
-    int result = http_stream_write(sse->request->http, buf_str(bytes));
+    int result = sse_write(sse, buf_str(bytes));
     stream_spare_give(bytes);
-    sse->spoken_ns = clock_now_ns();
     return result;
 }
 
@@ -63,17 +69,27 @@ int sse_send(struct sse *sse, struct str id, struct str event, struct str data)
     return send_bytes(sse, &bytes);
 }
 
+uint64_t sse_comment_ns(const struct sse *sse)
+{
+    return sse->spoken_ns + (uint64_t)config->sse_comment_s * CLOCK_SECOND;
+}
+
+int sse_comment(struct sse *sse)
+{
+    struct buf bytes = stream_spare_take();
+    sse_put_comment(&bytes);
+    return send_bytes(sse, &bytes);
+}
+
 int sse_wait(struct sse *sse, struct wait *wait, const char *what, uint64_t deadline_ns)
 {
     for (;;) {
-        uint64_t comment_ns = sse->spoken_ns + (uint64_t)config->sse_comment_s * CLOCK_SECOND;
+        uint64_t comment_ns = sse_comment_ns(sse);
         bool comment_first = comment_ns < deadline_ns;
         int result = wait_for(wait, what, comment_first ? comment_ns : deadline_ns);
         if (result != -ETIMEDOUT || !comment_first)
             return result;
-        struct buf bytes = stream_spare_take();
-        sse_put_comment(&bytes);
-        result = send_bytes(sse, &bytes);
+        result = sse_comment(sse);
         if (result)
             return result;
     }

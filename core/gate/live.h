@@ -32,6 +32,11 @@ void sse_begin(struct sse *sse, struct request *request);
 int sse_send(struct sse *sse, struct str id, struct str event, struct str data) MUST_USE;
 /* As wait_for, and sends a comment after every config->sse_comment_s of silence meanwhile. */
 int sse_wait(struct sse *sse, struct wait *wait, const char *what, uint64_t deadline_ns) MUST_USE;
+/* For who waits by other means: events that are written already (proto/sse.h), and a comment once sse_comment_ns is past. They wait and
+ * fail as sse_send. */
+int sse_write(struct sse *sse, struct str events) MUST_USE;
+int sse_comment(struct sse *sse) MUST_USE;
+uint64_t sse_comment_ns(const struct sse *sse);
 void sse_end(struct sse *sse);
 /* Where the client wants to go on: the field Last-Event-ID, or the query's last_event_id; absent at a first visit. */
 struct str sse_last_id(const struct request *request);

@@ -5,6 +5,7 @@
  *          │            │                          or taken back, then sent               others: nothing has happened
  *          │            │                          or committed alone, then sent          below 500, of nobody we know
  *          │            └─ request_commit: kept and committed, it goes on ─▶ gate_repeat_keep: the final answer
+ *          │                                                               └▶ request_undo: nothing has happened
  *          └─ replies: the answer again, 409, 422, 400
  *
  * What is kept of an answer is its body and the fields that the handler added, as "name size, value size, name, value" for each,
@@ -197,6 +198,9 @@ static struct str owner_of(struct request *request)
                             principal->client_id, rights_of(request));
         break;
     case PRINCIPAL_OPERATOR: text = arena_printf(request->arena, "%s:operator", surface); break;
+    case PRINCIPAL_POD:
+        text = arena_printf(request->arena, "%s:pod:%s", surface, principal->instance_id);
+        break;
     }
     return str_from(text);
 }
@@ -326,11 +330,15 @@ bool gate_repeat_keep(struct request *request, int status, struct str body)
 
 bool request_commit(struct request *request, int status, struct str body)
 {
+    return request_commit_for(request, status, body, config->request_timeout_s);
+}
+
+bool request_commit_for(struct request *request, int status, struct str body, int64_t running_s)
+{
     if (!request->idempotency || request->committed_early)
         return true;
     struct buf answer = answer_put(request, "application/json", body);
-    int result = idempotency_keep(request->arena, request->idempotency, status, buf_str(&answer),
-                                  config->request_timeout_s);
+    int result = idempotency_keep(request->arena, request->idempotency, status, buf_str(&answer), running_s);
     answer_clear(&answer);
     if (result) {
         drop_fields(repeat_of(request), request->http);
@@ -340,6 +348,17 @@ bool request_commit(struct request *request, int status, struct str body)
     }
     request->committed_early = true;
     return true;
+}
+
+void request_undo(struct request *request)
+{
+    if (!request->idempotency || !request->committed_early)
+        return;
+    int result = idempotency_undo(request->idempotency);
+    if (result)
+        LOG(WARN, "the early answer to a request was not taken back", LOG_STR("request", request->id),
+            LOG_ERRNO(result));
+    request->idempotency = NULL;
 }
 
 bool reply_commit(struct reply *reply, int status)
