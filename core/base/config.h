@@ -54,6 +54,8 @@ enum setting_type {
     X(TEXT,   call_price,            "CALL_PRICE_USD",              "0.001",         0, 0,                  "US dollars that an API call of the inference surface costs, besides its tokens") \
     X(TEXT,   payment_rates,         "PAYMENT_RATES",               "USD=1,USDC=1,ETH=1", 0, 0,             "Currencies that deposits may have, and the US dollars that one of each is credited as") \
     X(NUMBER, ai_call_s,             "AI_CALL_SECONDS",             "600",           1, 86400,              "The longest an AI call may take, from its acceptance until it is charged") \
+    X(NUMBER, ai_head_s,             "AI_HEAD_SECONDS",             "45",            1, 3600,               "Silence after which a streamed answer begins with comments, and errors have no status of their own any more") \
+    X(NUMBER, ai_cache_s,            "AI_CACHE_SECONDS",            "3600",          1, 31536000,           "Time an AI answer may be given again to who asks for that, where the model has no time of its own") \
     X(NUMBER, lease_idle_s,          "LEASE_IDLE_SECONDS",          "300",           1, 86400,              "Time without a call after which money lent to Redis is taken back") \
     X(NUMBER, ai_job_days,           "AI_JOB_DAYS",                 "30",            1, 36500,              "Days that AI jobs are kept after their end") \
     X(NUMBER, event_days,            "EVENT_DAYS",                  "7",             1, 3650,               "Days that events are kept, so that a stream can go on after them") \
