@@ -37,6 +37,13 @@ void models_list(struct request *request);
 void models_get(struct request *request);
 void account_whoami(struct request *request);
 
+void calls_complete(struct request *request);
+void calls_chat(struct request *request);
+
+void jobs_list(struct request *request);
+void jobs_get(struct request *request);
+void jobs_cancel(struct request *request);
+
 /* A name of the client's, which stands in listings and logs: as request_string, and without control characters. Replies and
  * returns false when it is not. An absent one is `least` 0's empty text. */
 bool inference_name(struct request *request, const struct json *body, const char *name, size_t least,

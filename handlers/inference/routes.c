@@ -7,6 +7,7 @@ static const char *const prefixes[] = {"/api/auth", "/api/v1", "/v1", NULL};
 #define WRITE_KEYS SCOPE_BIT(SCOPE_KEYS_WRITE)
 #define READ_ACCOUNT SCOPE_BIT(SCOPE_ACCOUNT_READ)
 #define CALL_MODELS SCOPE_BIT(SCOPE_AI_CALL)
+#define READ_JOBS SCOPE_BIT(SCOPE_JOBS_READ)
 #define WRITE_ACCOUNT SCOPE_BIT(SCOPE_ACCOUNT_WRITE)
 
 /* Each is served twice: SDKs leave out "/api". */
@@ -40,6 +41,15 @@ static const struct route routes[] = {
          "Requests, tokens and cost by day, model and key (from, to, limit, cursor)", 0, READ_ACCOUNT, NULL),
     BOTH("GET", "/models", models_list, "The models that there are", 0, CALL_MODELS, NULL),
     BOTH("GET", "/models/{id}", models_get, "One model", 0, CALL_MODELS, NULL),
+    BOTH("POST", "/completions", calls_complete,
+         "Complete a prompt by a model (stream, Prefer: respond-async)", ROUTE_SLOW_START, CALL_MODELS, NULL),
+    BOTH("POST", "/chat/completions", calls_chat, "The next message of a chat by a model (the same)",
+         ROUTE_SLOW_START, CALL_MODELS, NULL),
+    BOTH("GET", "/jobs", jobs_list, "The account's AI calls, newest first (status, limit, cursor)", 0,
+         READ_JOBS, NULL),
+    BOTH("GET", "/jobs/{id}", jobs_get, "One AI call: its state, answer and cost", 0, READ_JOBS, NULL),
+    BOTH("DELETE", "/jobs/{id}", jobs_cancel, "Cancel an AI call, at its provider too", ROUTE_SLOW_START,
+         CALL_MODELS, NULL),
     BOTH("GET", "/whoami", account_whoami, "Whose key or token this is, and what it may do", 0,
          SCOPE_NONE_NEEDED, NULL),
 };
