@@ -165,11 +165,9 @@ int ai_compare_number(struct str number, int64_t with)
     struct decimal a = decimal_of(number);
     struct decimal b = decimal_of(buf_str(&text));
     bool below = a.negative && a.digits.size > 0;
-    int result;
-    if (below != (with < 0))
-        result = below ? -1 : a.digits.size > 0 || with < 0 ? 1 : 0;
-    else
-        result = below ? -compare_sizes(&a, &b) : compare_sizes(&a, &b);
+    int result = below ? -1 : 1;
+    if (below == (with < 0))
+        result *= compare_sizes(&a, &b);
     buf_clear(&text);
     return result;
 }

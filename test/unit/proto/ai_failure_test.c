@@ -105,11 +105,11 @@ static void the_clients_own_fault_is_told_in_the_providers_words(void **state)
     arena_init(&arena);
     struct ai_failure failure = failed(
         &arena, &ai_openai, 400,
-        "{'error':{'message':'Invalid size','type':'invalid_request_error','param':'size','code':'bad_size'}}",
+        "{'error':{'message':'Invalid size','type':'invalid_request_error','param':'size','code':'bad_size_0az9'}}",
         NULL);
     ai_put_error(&out, &failure);
     ai_assert_text(buf_str(&out), "{'error':{'message':'Invalid size','type':'invalid_request_error',"
-                                  "'code':'bad_size','param':'size'}}");
+                                  "'code':'bad_size_0az9','param':'size'}}");
     failure = failed(&arena, &ai_openai, 400, "{'error':{'message':'x','code':'<b>','param':7}}", NULL);
     assert_string_equal(failure.code, "invalid_request");
     assert_null(failure.param.at);
@@ -251,6 +251,12 @@ static void retry_after_is_seconds_or_a_date(void **state)
         {"Sat, 28 Nov 2026 16:00:30 UTC", -1},
         {"Sat, 28 Foo 2026 16:00:30 GMT", -1},
         {"Sat, 28-Nov-2026 16:00:30 GMT", -1},
+        {"Sat, 2x Nov 2026 16:00:30 GMT", -1},
+        {"Sat, 28 Nov 20x6 16:00:30 GMT", -1},
+        {"Sat, 28 Nov 2026 16:0x:30 GMT", -1},
+        {"Sat, 28 Nov 2026 16:00:3x GMT", -1},
+        {"Sat; 28 Nov 2026 16:00:30 GMT", -1},
+        {"Sat, 28 Nov 2026 16:00:30 GMT+", -1},
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
         if (ai_read_retry_after(str_from(cases[i].text), NOW_MS) != cases[i].ms)
@@ -295,6 +301,9 @@ static void a_provider_is_asked_again_when_it_says(void **state)
                                          "6s", NULL};
     static const char *const dates[] = {"anthropic-ratelimit-requests-remaining", "0",
                                         "anthropic-ratelimit-requests-reset", "2026-11-28T16:00:09Z", NULL};
+    static const char *const none[] = {"retry-after", "9", "retry-after-ms", "0", NULL};
+    static const char *const now[] = {
+        "retry-after", "0", "x-ratelimit-remaining-requests", "0", "x-ratelimit-reset-requests", "6s", NULL};
     static const char *const odd[] = {"retry-after", "never", "x-ratelimit-remaining-requests", "-1", NULL};
     static const struct {
         const struct ai_provider_ops *provider;
@@ -305,6 +314,7 @@ static void a_provider_is_asked_again_when_it_says(void **state)
         {&ai_openai, 429, seconds, 7000},  {&ai_openai, 503, seconds, 7000},    {&ai_openai, 429, both, 250},
         {&ai_openai, 429, limits, 60000},  {&ai_openai, 500, limits, -1},       {&ai_openai, 429, plenty, -1},
         {&ai_anthropic, 429, dates, 9000}, {&ai_anthropic, 529, seconds, 7000}, {&ai_openai, 429, odd, -1},
+        {&ai_openai, 429, none, 0},        {&ai_openai, 429, now, 0},
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         struct arena arena;
@@ -335,6 +345,13 @@ static void limits_are_read_of_any_answer(void **state)
     assert_int_equal(rate.retry_after_ms, -1);
     ai_anthropic.read_rate(ai_test_header, headers, NOW_MS, &rate);
     assert_int_equal(rate.requests_left, -1);
+    static const char *const odd[] = {
+        "x-ratelimit-remaining-requests",      "-1", "x-ratelimit-remaining-tokens", "many", "retry-after-ms",
+        "12345678901234567890123456789012345", NULL};
+    ai_openai.read_rate(ai_test_header, odd, NOW_MS, &rate);
+    assert_int_equal(rate.requests_left, -1);
+    assert_int_equal(rate.tokens_left, -1);
+    assert_int_equal(rate.retry_after_ms, -1);
 }
 
 int main(void)

@@ -149,11 +149,13 @@ static void what_is_not_to_be_had_is_refused(void **state)
     chat("'moderation':{'model':'x'}", "moderation", "unsupported_parameter");
     chat("'prompt_cache_options':{}", "prompt_cache_options", "unsupported_parameter");
     chat("'store':true", "store", "unsupported_value");
+    chat("'store':'no'", "store", "invalid_type");
     chat("'modalities':['text','audio']", "modalities", "invalid_value");
     chat("'modalities':['audio']", "modalities[0]", "invalid_value");
     chat("'service_tier':'priority'", "service_tier", "invalid_value");
     completion("'best_of':2", "best_of", "integer_above_max_value");
     completion("'echo':true", "echo", "unsupported_value");
+    completion("'echo':0", "echo", "invalid_type");
     completion("'suffix':'x'", "suffix", "unsupported_parameter");
 }
 
@@ -205,6 +207,10 @@ static void texts_and_words_are_what_they_may_be(void **state)
     chat("'response_format':{'type':'json_schema'}", "response_format.json_schema",
          "missing_required_parameter");
     chat("'response_format':{}", "response_format.type", "missing_required_parameter");
+    chat("'response_format':{'type':'json_schema','json_schema':{}}", "response_format.json_schema.name",
+         "missing_required_parameter");
+    chat("'response_format':{'type':'json_schema','json_schema':{'name':'n'}}", NULL, NULL);
+    chat("'response_format':{'type':'json_object'}", NULL, NULL);
     expect_of(AI_COMPLETION, "{'model':'m','prompt':['a','b']}", "prompt", "invalid_value");
     expect_of(AI_COMPLETION, "{'model':'m','prompt':[1,2]}", "prompt", ANY);
     expect_of(AI_COMPLETION, "{'model':'m','prompt':[[1]]}", "prompt", "invalid_type");
@@ -228,6 +234,37 @@ static void tools_are_functions_or_custom(void **state)
     (void)state;
     chat("'tools':[]", "tools", "empty_array");
     chat("'tools':{}", "tools", "invalid_type");
+    chat("'tools':[{'type':'function','function':{'name':'azAZ09_-'}}]", NULL, NULL);
+    chat("'tools':[{'type':'function','function':{'name':'a.b'}}]", "tools[0].function.name",
+         "invalid_value");
+    chat("'tools':[{'type':'function','function':{'name':'a\\u0000'}}]", "tools[0].function.name",
+         "invalid_value");
+    chat("'tools':[{'type':'function','function':{'name':"
+         "'a123456789012345678901234567890123456789012345678901234567890123'}}]",
+         NULL, NULL);
+    chat("'tools':[{'type':'function','function':{'name':"
+         "'a1234567890123456789012345678901234567890123456789012345678901234'}}]",
+         "tools[0].function.name", "string_too_long");
+    chat("'tools':[{'type':'function','function':{'name':'f'}},{'type':'function','function':{'name':''}}]",
+         "tools[1].function.name", "string_too_short");
+    chat("'tools':[{'type':'custom'}]", "tools[0].custom", "missing_required_parameter");
+    chat("'tools':[{'type':'custom','custom':{'format':{}}}]", "tools[0].custom.name",
+         "missing_required_parameter");
+    chat("'functions':[{'description':'d'}]", "functions[0].name", "missing_required_parameter");
+    chat("'functions':[{'name':'f'}],'function_call':{}", "function_call.name", "missing_required_parameter");
+    chat(
+        "'tools':[{'type':'function','function':{'name':'f'}}],'tool_choice':{'type':'function','function':{}}",
+        "tool_choice.function.name", "missing_required_parameter");
+    chat("'tools':[{'type':'function','function':{'name':'f'}}],'tool_choice':{'type':'allowed_tools'}",
+         "tool_choice.allowed_tools", "missing_required_parameter");
+    chat(
+        "'tools':[{'type':'function','function':{'name':'f'}}],'tool_choice':{'type':'allowed_tools','allowed_tools':"
+        "{'mode':'auto'}}",
+        "tool_choice.allowed_tools.tools", "missing_required_parameter");
+    chat(
+        "'tools':[{'type':'function','function':{'name':'f'}}],'tool_choice':{'type':'allowed_tools','allowed_tools':"
+        "{'tools':[{'type':'function','function':{'name':'f'}}]}}",
+        "tool_choice.allowed_tools.mode", "missing_required_parameter");
     chat("'tools':[7]", "tools[0]", "invalid_type");
     chat("'tools':[{'function':{'name':'f'}}]", "tools[0].type", "missing_required_parameter");
     chat("'tools':[{'type':'function'}]", "tools[0].function", "missing_required_parameter");
@@ -268,8 +305,23 @@ static void messages_are_of_a_role_and_have_content(void **state)
     message("{'role':'user','content':7}", "messages[0].content", "invalid_type");
     message("{'role':'user','content':[]}", "messages[0].content", "empty_array");
     message("{'role':'user','content':['x']}", "messages[0].content[0]", "invalid_type");
+    message(
+        "{'role':'user','content':'x'},{'role':'user','content':[{'type':'text','text':'x'},{'type':'text'}]}",
+        "messages[1].content[1].text", "missing_required_parameter");
+    message("{'role':'assistant','content':[{'type':'refusal'}]}", "messages[0].content[0].refusal",
+            "missing_required_parameter");
+    message("{'role':'user','content':[{'type':'image_url'}]}", "messages[0].content[0].image_url",
+            "missing_required_parameter");
+    message("{'role':'user','content':[{'type':'image_url','image_url':{}}]}",
+            "messages[0].content[0].image_url.url", "missing_required_parameter");
+    message("{'role':'function','content':'x'}", "messages[0].name", "missing_required_parameter");
     message("{'role':'system','content':[{'type':'image_url','image_url':{'url':'https://h/'}}]}",
             "messages[0].content[0].type", "invalid_value");
+    message("{'role':'tool','tool_call_id':'c'}", "messages[0].content", "missing_required_parameter");
+    message("{'role':'assistant','tool_calls':[{'id':'c','function':{'name':'f','arguments':''}}]}",
+            "messages[0].tool_calls[0].type", "missing_required_parameter");
+    message("{'role':'assistant','tool_calls':[{'id':'c','type':'custom'}]}",
+            "messages[0].tool_calls[0].custom", "missing_required_parameter");
     message("{'role':'tool','content':'x'}", "messages[0].tool_call_id", "missing_required_parameter");
     message("{'role':'user','content':'x','tool_call_id':'x'}", "messages[0].tool_call_id",
             "unknown_parameter");

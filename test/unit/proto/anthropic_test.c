@@ -264,6 +264,21 @@ static void an_answer_without_a_count_is_estimated(void **state)
     }
 }
 
+static void one_count_of_two_is_an_estimate_too(void **state)
+{
+    (void)state;
+    assert_true(
+        answered(AI_COMPLETION, "{'content':[{'type':'text','text':'Hello'}],'usage':{'input_tokens':9}}",
+                 TEXT_HEAD
+                 "{'text':'Hello','index':0,'logprobs':null,'finish_reason':'stop'}]," USAGE(9, 2, 11) "}")
+            .usage.estimated);
+    assert_true(
+        answered(AI_COMPLETION, "{'content':[{'type':'text','text':'Hello'}],'usage':{'output_tokens':9}}",
+                 TEXT_HEAD
+                 "{'text':'Hello','index':0,'logprobs':null,'finish_reason':'stop'}]," USAGE(5, 9, 14) "}")
+            .usage.estimated);
+}
+
 static void what_is_no_answer_is_a_failure(void **state)
 {
     (void)state;
@@ -372,6 +387,39 @@ static void tool_calls_are_streamed(void **state)
                                      "'{\\'b\\':2}'}}") CHUNK DELTA("", "'tool_calls'") "]}\nMORE");
 }
 
+static void parts_of_the_prompt_are_summed_and_told(void **state)
+{
+    (void)state;
+    static const char *const events[] = {
+        "{'type':'message_start','message':{'usage':{'input_tokens':9,'cache_read_input_tokens':20,"
+        "'cache_creation_input_tokens':300,'output_tokens':1}}}",
+        NULL,
+    };
+    struct ai_stream stream = streamed(AI_COMPLETION, events, "MORE");
+    struct ai_usage usage;
+    ai_stream_usage(&stream, &usage);
+    assert_int_equal(usage.prompt_tokens, 329);
+    assert_int_equal(usage.details[AI_CACHED_TOKENS], 20);
+    assert_int_equal(usage.details[AI_CACHE_WRITE_TOKENS], 300);
+    assert_int_equal(usage.details_told, 1U << AI_CACHED_TOKENS | 1U << AI_CACHE_WRITE_TOKENS);
+}
+
+static void a_block_without_a_place_is_none(void **state)
+{
+    (void)state;
+    static const char *const events[] = {
+        START,
+        "{'type':'content_block_start','index':1,'content_block':{'type':'tool_use','id':'t','name':'f','input':{}}}",
+        "{'type':'content_block_start','index':99999999999999999999,'content_block':{'type':'tool_use','name':'g'}}",
+        "{'type':'content_block_delta','index':1,'delta':{'type':'input_json_delta','partial_json':'lost'}}",
+        "{'type':'content_block_start','content_block':{'type':'tool_use','name':'h'}}",
+        "{'type':'content_block_stop'}",
+        NULL,
+    };
+    streamed(AI_CHAT, events,
+             ROLE CALL(0, "'id':'t','type':'function','function':{'name':'f','arguments':''}}") "MORE");
+}
+
 static void thinking_is_no_content(void **state)
 {
     (void)state;
@@ -443,10 +491,13 @@ int main(void)
         cmocka_unit_test(the_key_has_a_header_of_its_own),
         cmocka_unit_test(blocks_of_an_answer_become_a_message),
         cmocka_unit_test(an_answer_without_a_count_is_estimated),
+        cmocka_unit_test(one_count_of_two_is_an_estimate_too),
         cmocka_unit_test(what_is_no_answer_is_a_failure),
         cmocka_unit_test(a_stream_of_text_becomes_chunks),
         cmocka_unit_test(a_stream_that_is_cut_off_counts_its_prompt_and_what_was_delivered),
         cmocka_unit_test(tool_calls_are_streamed),
+        cmocka_unit_test(parts_of_the_prompt_are_summed_and_told),
+        cmocka_unit_test(a_block_without_a_place_is_none),
         cmocka_unit_test(thinking_is_no_content),
         cmocka_unit_test(a_stream_may_fail_at_any_event),
         cmocka_unit_test(a_stream_that_ends_without_a_reason_has_one),

@@ -193,6 +193,36 @@ static void a_completion_is_read_from_a_chat_and_from_a_text(void **state)
         "{'text':'Hi','index':0,'logprobs':{'tokens':['Hi']},'finish_reason':'stop'}]," USAGE(1, 2, 3) "}");
 }
 
+/* Content in parts, arguments that are unpacked, another name for reasoning: what only looks like OpenAI's. */
+static void what_is_only_like_an_answer_is_made_one(void **state)
+{
+    (void)state;
+    answered(
+        AI_CHAT, 1,
+        "{'choices':[{'message':{'content':[{'type':'text','text':'a'},{'type':'x'},{'type':'text','text':'b'}],"
+        "'reasoning':'r','refusal':7,'annotations':{}},'finish_reason':'eos'}],'usage':{'prompt_tokens':9,"
+        "'completion_tokens':1,'prompt_cache_hit_tokens':3}}",
+        CHAT_HEAD
+        "{'index':0,'message':{'role':'assistant','content':'ab','refusal':null,"
+        "'reasoning_content':'r'},'logprobs':null,'finish_reason':'stop'}],'usage':{'prompt_tokens':9,"
+        "'completion_tokens':1,'total_tokens':10,'prompt_tokens_details':{'cached_tokens':3}}}");
+}
+
+static void one_count_of_two_is_an_estimate_too(void **state)
+{
+    (void)state;
+    assert_true(
+        answered(AI_COMPLETION, 1, "{'choices':[{'text':'Hello'}],'usage':{'prompt_tokens':9}}",
+                 TEXT_HEAD
+                 "{'text':'Hello','index':0,'logprobs':null,'finish_reason':'stop'}]," USAGE(9, 2, 11) "}")
+            .usage.estimated);
+    assert_true(
+        answered(AI_COMPLETION, 1, "{'choices':[{'text':'Hello'}],'usage':{'completion_tokens':9}}",
+                 TEXT_HEAD
+                 "{'text':'Hello','index':0,'logprobs':null,'finish_reason':'stop'}]," USAGE(5, 9, 14) "}")
+            .usage.estimated);
+}
+
 static void only_the_choices_that_were_asked_for_are_given(void **state)
 {
     (void)state;
@@ -450,6 +480,8 @@ int main(void)
         cmocka_unit_test(an_answer_has_our_name_and_the_providers_content),
         cmocka_unit_test(tool_calls_go_through),
         cmocka_unit_test(a_completion_is_read_from_a_chat_and_from_a_text),
+        cmocka_unit_test(what_is_only_like_an_answer_is_made_one),
+        cmocka_unit_test(one_count_of_two_is_an_estimate_too),
         cmocka_unit_test(only_the_choices_that_were_asked_for_are_given),
         cmocka_unit_test(counts_that_can_not_be_are_estimated),
         cmocka_unit_test(what_is_no_answer_is_a_failure),
