@@ -74,6 +74,7 @@ CREATE TABLE wallet_lease (
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX wallet_lease_open ON wallet_lease (account_id) WHERE state = 'open';
 CREATE INDEX wallet_lease_closed ON wallet_lease (account_id, generation) WHERE state = 'closed';
+CREATE INDEX wallet_lease_done ON wallet_lease (closed_at) WHERE state = 'done';
 
 -- ---- low balance ----
 
@@ -186,11 +187,12 @@ END $$;
 -- generation that it knows to be over.
 --   grant  apply this one: new, or one that Redis may not have yet (the same number again does nothing there)
 --   enough there is so much already: look again
---   wait   what was read is older than what another has just done, or another may be about to give back: look again soon
+--   wait   what was read is older than what another has just done, or another may be about to give back, or (unless `patient`)
+--          somebody moves money of the account at this moment: look again soon
 --   held   there is not so much, but a generation that Redis lost may give back what is missing
 --   none   the tenant has not so much
 CREATE FUNCTION lease_grant(account bigint, seen_epoch bigint, seen_generation bigint, seen_applied bigint,
-    seen_free numeric, seen_past bigint, needed numeric)
+    seen_free numeric, seen_past bigint, needed numeric, patient boolean DEFAULT true)
 RETURNS TABLE (outcome text, generation bigint, grant_no bigint, amount numeric)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -203,9 +205,14 @@ DECLARE
     slice numeric;
     held numeric;
 BEGIN
-    SELECT * INTO purse FROM wallet WHERE account_id = account FOR NO KEY UPDATE;
+    IF patient THEN
+        SELECT * INTO purse FROM wallet WHERE account_id = account FOR NO KEY UPDATE;
+    ELSE
+        SELECT * INTO purse FROM wallet WHERE account_id = account FOR NO KEY UPDATE SKIP LOCKED;
+    END IF;
     IF NOT FOUND THEN
-        RETURN QUERY SELECT 'none', 0::bigint, 0::bigint, 0::numeric;
+        RETURN QUERY SELECT CASE WHEN patient OR NOT EXISTS (SELECT FROM wallet WHERE account_id = account) THEN 'none'
+            ELSE 'wait' END, 0::bigint, 0::bigint, 0::numeric;
         RETURN;
     END IF;
     SELECT * INTO lease FROM wallet_lease WHERE account_id = account AND state = 'open';

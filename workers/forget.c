@@ -6,6 +6,7 @@
 #include "core/domain/audit.h"
 #include "core/domain/event.h"
 #include "core/domain/idempotency.h"
+#include "core/domain/lease.h"
 #include "core/domain/login.h"
 #include "core/domain/oauth.h"
 #include "core/run/sync.h"
@@ -20,7 +21,7 @@ static const struct {
 } rows[] = {
     {"audit records", audit_forget},          {"events", event_forget},
     {"kept answers", idempotency_forget},     {"log-ins", login_forget},
-    {"OAuth codes and tokens", oauth_forget},
+    {"OAuth codes and tokens", oauth_forget}, {"leases", lease_forget},
 };
 
 static struct {

@@ -17,8 +17,10 @@
 enum {
     KEY_SIZE = 64,
     WAIT_PAUSE_MS = 10,
+    IMPATIENT_TRIES = 20,
     WAIT_MOST_MS = 4000, /* what is to be waited for is decided within two seconds */
     SWEEP_AT_ONCE = 200,
+    FORGET_AT_ONCE = 5000,
     MARGIN_S = 5, /* for a charge that is on its way as its call's time ends */
     SPEND_KEPT_S = 2 * 86400
 };
@@ -32,9 +34,10 @@ enum {
 #define PICO(dollars) "trunc((" dollars ") * 1000000000000)::bigint"
 
 static const struct pg_statement sql_grant = {
-    "lease_grant", "SELECT outcome, generation, grant_no, " PICO(
-                       "amount") " FROM lease_grant($1::bigint, $2::bigint, "
-                                 "$3::bigint, $4::bigint, " DOLLARS("$5") ", $6::bigint, " DOLLARS("$7") ")"};
+    "lease_grant",
+    "SELECT outcome, generation, grant_no, " PICO(
+        "amount") " FROM lease_grant($1::bigint, $2::bigint, "
+                  "$3::bigint, $4::bigint, " DOLLARS("$5") ", $6::bigint, " DOLLARS("$7") ", $8::boolean)"};
 static const struct pg_statement sql_fence = {
     "lease_fence",
     "SELECT lease_fence($1::bigint, $2::bigint, CASE WHEN $4::boolean THEN " DOLLARS("$3") " END)"};
@@ -49,6 +52,11 @@ static const struct pg_statement sql_room = {
                       "granted - charged - returned") " FROM wallet_lease "
                                                       "WHERE account_id = $1::bigint AND state = 'open'"};
 static const struct pg_statement sql_end = {"lease_end", "SELECT lease_end($1::bigint, $2::bigint)"};
+static const struct pg_statement sql_forget = {
+    "lease_forget",
+    "DELETE FROM wallet_lease WHERE (account_id, generation) IN (SELECT account_id, generation "
+    "FROM wallet_lease WHERE state = 'done' AND closed_at < now() - $1::bigint * interval '1 day' "
+    "ORDER BY closed_at LIMIT $2::bigint)"};
 static const struct pg_statement sql_spent = {
     "lease_spent", "SELECT " PICO("least(spent, 9000000)") " FROM wallet WHERE account_id = $1::bigint "
                                                            "AND spend_day = $2::text::date"};
@@ -145,15 +153,20 @@ static enum outcome outcome_of(struct str name)
     return (enum outcome)i;
 }
 
-static int ask(int64_t account_id, const struct seen *seen, money needed, enum outcome *outcome,
+/*
+ * With others' writes in one commit, where a wallet that somebody else holds is not waited for: so no two such groups wait for each
+ * other, and no connection of the pool is needed, which callers may hold all of. With patience, in its turn.
+ */
+static int ask(int64_t account_id, const struct seen *seen, money needed, bool patient, enum outcome *outcome,
                struct offer *offer)
 {
     struct pg_rows *rows;
-    int result =
-        ledger_write(&sql_grant,
-                     PG_VALUES(PG_INT(account_id), PG_INT(seen->epoch), PG_INT(seen->generation),
-                               PG_INT(seen->applied), PG_INT(seen->free), PG_INT(seen->past), PG_INT(needed)),
-                     &rows);
+    const struct pg_value values[] = {
+        PG_INT(account_id), PG_INT(seen->epoch), PG_INT(seen->generation), PG_INT(seen->applied),
+        PG_INT(seen->free), PG_INT(seen->past),  PG_INT(needed),           PG_BOOL(patient),
+    };
+    int result = patient ? ledger_write(&sql_grant, values, ARRAY_SIZE(values), &rows)
+                         : pg_write(&sql_grant, values, ARRAY_SIZE(values), &rows);
     if (result)
         return result;
     *outcome = outcome_of(pg_str(rows, 0, 0));
@@ -163,7 +176,7 @@ static int ask(int64_t account_id, const struct seen *seen, money needed, enum o
 }
 
 /* -EAGAIN: look again soon; -EALREADY: at once. */
-static int try_refill(struct arena *arena, int64_t account_id, money needed)
+static int try_refill(struct arena *arena, int64_t account_id, money needed, bool patient)
 {
     struct seen seen;
     struct offer offer;
@@ -172,7 +185,7 @@ static int try_refill(struct arena *arena, int64_t account_id, money needed)
     int result = look(arena, account_id, &seen);
     if (result || (seen.generation && seen.free >= needed))
         return result;
-    result = ask(account_id, &seen, needed, &outcome, &offer);
+    result = ask(account_id, &seen, needed, patient, &outcome, &offer);
     if (result)
         return result;
     switch (outcome) {
@@ -190,10 +203,10 @@ static int try_refill(struct arena *arena, int64_t account_id, money needed)
 static int refill(int64_t account_id, money needed)
 {
     uint64_t until_ns = clock_in_ms(WAIT_MOST_MS);
-    for (;;) {
+    for (unsigned tries = 0;; tries++) {
         struct arena arena;
         arena_init(&arena);
-        int result = try_refill(&arena, account_id, needed);
+        int result = try_refill(&arena, account_id, needed, tries >= IMPATIENT_TRIES);
         arena_clear(&arena);
         if (result != -EAGAIN && result != -EALREADY)
             return result;
@@ -383,6 +396,20 @@ int lease_sweep(void)
     }
     pg_rows_free(rows);
     return result ? result : end_leases();
+}
+
+int lease_forget(void)
+{
+    size_t removed;
+    do {
+        struct pg_rows *rows;
+        int result = pg_write(&sql_forget, PG_VALUES(PG_INT(LEASE_KEPT_DAYS), PG_INT(FORGET_AT_ONCE)), &rows);
+        if (result)
+            return result;
+        removed = pg_affected(rows);
+        pg_rows_free(rows);
+    } while (removed == FORGET_AT_ONCE);
+    return 0;
 }
 
 /* ---- a check ---- */

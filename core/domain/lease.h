@@ -42,6 +42,8 @@
  * So granted >= charged + returned always holds, charges are never refused, and what a crash leaves lent comes back by itself.
  */
 
+enum { LEASE_KEPT_DAYS = 30 };
+
 /*
  * Gets another slice, at least what is missing to `needed` in all, out of PostgreSQL into Redis, where `generation` and `applied` is
  * what the caller saw (0, 0: there was no key). Callers of one loop and account share the work, and none is told that money is
@@ -61,6 +63,9 @@ int lease_recall(int64_t account_id) MUST_USE;
 /* One round of what workers do: takes back leases that were idle for LEASE_IDLE_SECONDS, makes sure that Redis has nothing of closed
  * ones, and ends those whose calls must have ended. Waits. */
 int lease_sweep(void) MUST_USE;
+
+/* Removes leases that were done LEASE_KEPT_DAYS ago, some thousands at a time; their movements stay. Waits. */
+int lease_forget(void) MUST_USE;
 
 /* False: Redis has more free of the account's lease than was lent to it. For a check. Waits. */
 int lease_is_sound(int64_t account_id, bool *sound) MUST_USE;

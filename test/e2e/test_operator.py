@@ -715,6 +715,7 @@ def test_demo_credentials_are_those_asked_for(gateway):
                          "SELF_CLIENT_ID", "SELF_CLIENT_SECRET"}
     assert login(gateway, made["FABSTIR_EMAIL"], made["FABSTIR_PASSWORD"]).status_code == 200
     assert get(gateway, "/api/v1/whoami", made["FABSTIR_API_KEY"]).status_code == 200
+    assert get(gateway, "/api/v1/account", made["FABSTIR_API_KEY"]).json()["balance"] == "100.0"
     assert token(gateway, made["SELF_CLIENT_ID"], made["SELF_CLIENT_SECRET"]).status_code == 200
     again = gateway.admin("demo", "credentials", "--names", "DUMONT_API_KEY FABSTIR_PASSWORD")
     assert set(again) == {"DUMONT_API_KEY", "FABSTIR_EMAIL", "FABSTIR_PASSWORD"}

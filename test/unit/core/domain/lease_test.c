@@ -1,6 +1,7 @@
 /* Money lent to Redis: nothing is given out that was not taken out of PostgreSQL before, whoever races, dies or forgets. */
 #include "test/unit/core/domain/ledger_fixture.h"
 
+#include "core/store/pg.h"
 #include "core/store/redis.h"
 
 #include <pthread.h>
@@ -117,6 +118,24 @@ static void who_has_nothing_is_refused(void)
     assert_int_equal(ledger_reserve(&call, account, CALL * 2 + 1), -EDQUOT);
     reserve(CALL * 2);
     assert_int_equal(ledger_reserve(&call, account, 1), -EDQUOT);
+    ledger_assert_sound();
+}
+
+/* Who moves money of the account at the same time is waited for, but not for ever. */
+static void a_wallet_that_is_held_is_waited_for(void)
+{
+    static const struct pg_statement hold = {"test_hold",
+                                             "SELECT 1 FROM wallet WHERE account_id = $1::bigint FOR UPDATE"};
+    struct pg_tx *tx;
+    struct ledger_call call;
+    account = ledger_account("20");
+    ledger_set("PG_TIMEOUT_MS", "300");
+    assert_int_equal(pg_begin(&tx), 0);
+    assert_int_equal(pg_query(tx, &hold, PG_VALUES(PG_INT(account)), NULL), 0);
+    assert_int_equal(ledger_reserve(&call, account, CALL), -ETIMEDOUT);
+    assert_int_equal(pg_end(tx, 0), 0);
+    ledger_set("PG_TIMEOUT_MS", "10000");
+    assert_int_equal(ledger_reserve(&call, account, CALL), 0);
     ledger_assert_sound();
 }
 
@@ -554,6 +573,25 @@ static void idle_leases_come_back(void)
     ledger_assert_sound();
 }
 
+static void leases_are_forgotten_when_they_are_done_for_long(void)
+{
+    account = ledger_account("20");
+    reserve(MONEY_USD(1));
+    assert_int_equal(lease_recall(account), 0);
+    pass_time();
+    assert_int_equal(lease_sweep(), 0);
+    reserve(MONEY_USD(1));
+    ledger_sql("UPDATE wallet_lease SET closed_at = now() - interval '29 days' WHERE generation = 1");
+    assert_int_equal(lease_forget(), 0);
+    assert_int_equal(ledger_sql("SELECT count(*) FROM wallet_lease"), 2);
+    ledger_sql(
+        "UPDATE wallet_lease SET closed_at = now() - interval '31 days'"); /* the open one is not done */
+    assert_int_equal(lease_forget(), 0);
+    assert_int_equal(ledger_sql("SELECT count(*) FROM wallet_lease"), 1);
+    assert_int_equal(lease_number("state = 'open'", 2), 1);
+    ledger_assert_sound();
+}
+
 /* ---- charges ---- */
 
 static void a_call_is_charged_once(void)
@@ -693,6 +731,7 @@ static void stores_that_are_away_are_told(void)
     X(slices_are_as_large_as_is_needed)                                                                      \
     X(a_second_slice_follows_when_the_first_is_known_to_be_there)                                            \
     X(who_has_nothing_is_refused)                                                                            \
+    X(a_wallet_that_is_held_is_waited_for)                                                                   \
     X(a_first_grant_that_was_not_applied_is_applied_by_the_next)                                             \
     X(a_later_grant_that_was_not_applied_is_applied_once)                                                    \
     X(a_grant_that_comes_late_is_not_applied_again)                                                          \
@@ -703,6 +742,7 @@ static void stores_that_are_away_are_told(void)
     X(a_lease_is_taken_back_but_for_what_calls_have_reserved)                                                \
     X(who_takes_back_and_dies_leaves_it_to_the_sweep)                                                        \
     X(idle_leases_come_back)                                                                                 \
+    X(leases_are_forgotten_when_they_are_done_for_long)                                                      \
     X(a_call_is_charged_once)                                                                                \
     X(a_charge_after_the_end_is_paid_out_of_what_there_is)                                                   \
     X(a_low_balance_is_told_once_a_crossing)                                                                 \
