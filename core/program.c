@@ -64,6 +64,12 @@ void program_begin(const char *program)
 {
     const struct rlimit none = {0, 0};
     setrlimit(RLIMIT_CORE, &none);
+    /* Sockets to providers and webhooks as well as from clients: the soft limit is made for programs with few. */
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
     signal(SIGPIPE, SIG_IGN);
     fetch_init();
     http_init();

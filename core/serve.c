@@ -243,9 +243,6 @@ static void limit_descriptors(void)
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) != 0)
         return;
-    files.rlim_cur = files.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &files) != 0 || getrlimit(RLIMIT_NOFILE, &files) != 0)
-        return;
     int64_t own = config->descriptor_reserve + (int64_t)serve.count * (config->pg_pool + 16);
     int64_t limit = files.rlim_cur > INT32_MAX ? INT32_MAX : (int64_t)files.rlim_cur;
     limit = limit > own + 16 ? limit - own : 16;

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import time
@@ -260,6 +261,17 @@ def test_every_key_in_redis_is_documented(gateway):
     for key in redis_contents(gateway):
         assert any(re.fullmatch(shape, key) for shape in shapes), key
         assert f"`{key.split(':')[0]}:" in documented, key
+
+
+def test_each_program_takes_all_the_descriptors_that_it_may(start_gateway):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 900), hard))
+    try:
+        gateway = start_gateway()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for part in gateway.parts:
+        assert resource.prlimit(part.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
 
 
 def test_every_log_line_is_one_json_object_whatever_is_sent(start_gateway):
