@@ -16,6 +16,7 @@
 #include "core/program.h"
 #include "core/run/fiber.h"
 #include "core/run/signal.h"
+#include "workers/ai.h"
 #include "workers/deliver.h"
 #include "workers/ping.h"
 #include "workers/pods/driver.h"
@@ -45,6 +46,7 @@ static struct {
     bool stores_open;
     bool driver_open;
     bool sweeping;
+    bool calling;
     bool started;
     bool closing;
     bool failed;
@@ -54,8 +56,12 @@ static void close_worker(void *unused)
 {
     (void)unused;
     fiber_hold();
+    uint64_t drained_ns = clock_in_ms((uint64_t)config->drain_s * 1000);
     if (work.pool)
-        pool_drain(work.pool, clock_in_ms((uint64_t)config->drain_s * 1000));
+        pool_drain(work.pool, drained_ns);
+    if (work.calling)
+        ai_drain(drained_ns);
+    ai_close();
     if (work.sweeping) {
         sweep_close();
         forget_close();
@@ -116,7 +122,10 @@ static bool open_all(void)
     work.pool = pool_open(&work.loop, handlers, ARRAY_SIZE(handlers), error, sizeof error);
     if (!work.pool)
         fprintf(stderr, "wakegate work: %s\n", error);
-    return work.pool != NULL;
+    else
+        ai_open(&work.loop);
+    work.calling = work.pool != NULL;
+    return work.calling;
 }
 
 static void start(void *unused)

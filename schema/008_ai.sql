@@ -39,13 +39,13 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT to_char(to_timestamp(unix_ms / 1000) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
 $$;
 
--- Ends many calls: rows, charges, use and events, or none of them. A call that ended before changes nothing. Returns the events,
--- as event_add_all does.
+-- Ends many calls: rows, charges, use and events, or none of them. A call that ended before changes nothing. Returns how
+-- many it was.
 CREATE FUNCTION ai_settle(ids text[], account_ids bigint[], generations bigint[], fences bigint[], key_ids bigint[],
     surfaces text[], models text[], kinds text[], providers text[], statuses text[], streamed bigint[], created bigint[],
     started bigint[], ended bigint[], prompt_tokens bigint[], completion_tokens bigint[], costs text[], codes text[],
     messages text[], texts text[], answers text[])
-RETURNS TABLE (account_id bigint, seq bigint, id text, surface text, name text, data text, at timestamptz)
+RETURNS bigint
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -78,7 +78,7 @@ BEGIN
     )
     SELECT array_agg(id) INTO settled FROM rows;
     IF settled IS NULL THEN
-        RETURN;
+        RETURN 0;
     END IF;
     PERFORM ledger_charge(array_agg(account_id), array_agg(generation), array_agg(cost::numeric), array_agg(id))
     FROM (SELECT DISTINCT ON (id) * FROM unnest($1, $2, $3, $17) AS each (id, account_id, generation, cost) ORDER BY id) AS given
@@ -89,7 +89,7 @@ BEGIN
     FROM (SELECT DISTINCT ON (id) * FROM unnest($1, $2, $14, $7, $5, $15, $16, $17) AS each (id, account_id, ended, model,
         key_id, prompt_tokens, completion_tokens, cost) ORDER BY id) AS given
     WHERE id = ANY (settled);
-    RETURN QUERY SELECT event.* FROM (
+    PERFORM FROM (
         SELECT array_agg(account_id ORDER BY id) AS accounts, array_agg(surface ORDER BY id) AS surfaces,
             array_agg('job.' || status ORDER BY id) AS names, array_agg(jsonb_build_object(
                 'id', id, 'status', status, 'model', model, 'created_at', ai_time(created), 'completed_at', ai_time(ended),
@@ -100,5 +100,6 @@ BEGIN
             account_id, surface, model, status, created, ended, prompt_tokens, completion_tokens, cost, code, message)
             ORDER BY id) AS given
         WHERE id = ANY (settled) AND status IN ('completed', 'failed') HAVING count(*) > 0) AS told
-    CROSS JOIN LATERAL event_add_all(accounts, surfaces, names, datas) AS event;
+    CROSS JOIN LATERAL event_add_all(accounts, surfaces, names, datas);
+    RETURN cardinality(settled);
 END $$;

@@ -3,6 +3,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/domain/ai_job.h"
 #include "core/domain/audit.h"
 #include "core/domain/event.h"
 #include "core/domain/idempotency.h"
@@ -19,9 +20,13 @@ static const struct {
     const char *name;
     int (*forget)(void);
 } rows[] = {
-    {"audit records", audit_forget},          {"events", event_forget},
-    {"kept answers", idempotency_forget},     {"log-ins", login_forget},
-    {"OAuth codes and tokens", oauth_forget}, {"leases", lease_forget},
+    {"audit records", audit_forget},
+    {"events", event_forget},
+    {"kept answers", idempotency_forget},
+    {"log-ins", login_forget},
+    {"OAuth codes and tokens", oauth_forget},
+    {"leases", lease_forget},
+    {"AI jobs", ai_job_forget},
 };
 
 static struct {

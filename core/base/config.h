@@ -89,6 +89,7 @@ enum setting_type {
     X(NUMBER, redis_timeout_ms,      "REDIS_TIMEOUT_MS",           "1000",          10, 60000,             "Time a Redis command has") \
     X(NUMBER, pg_timeout_ms,         "PG_TIMEOUT_MS",              "10000",         10, 600000,            "Time a statement has") \
     X(NUMBER, worker_concurrency,    "WORKER_CONCURRENCY",         "256",           1, 100000,             "Jobs a worker runs at once") \
+    X(NUMBER, ai_worker_calls,       "AI_WORKER_CALLS",             "4096",          1, 100000,             "AI calls a worker runs at once") \
     X(NUMBER, job_lease_s,           "JOB_LEASE_SECONDS",          "60",            1, 3600,               "Time a job is a worker's without a sign of life; longer than any job kind's time limit") \
     X(NUMBER, reconcile_ms,          "RECONCILE_MS",               "1000",          50, 600000,            "Pause between two looks for rows that are due and were not rung") \
     X(TEXT,   data_dir,              "WAKEGATE_DATA_DIR",          ".wakegate",     0, 0,                  "Folder of pods' workspaces") \

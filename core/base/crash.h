@@ -30,6 +30,12 @@
     X("deliver-claimed",  "a message is claimed, it was not sent") \
     X("deliver-sent",     "the pod has answered a message, the row does not say so") \
     X("deliver-done",     "the row of a message says delivered, the job is not done") \
+    X("ai-claimed",       "an AI call is this worker's, no provider was asked") \
+    X("ai-called",        "a provider has begun to answer, nothing of it was read") \
+    X("ai-first-piece",   "the first piece of a streamed answer is on its way") \
+    X("ai-answered",      "a provider has answered, nobody was told") \
+    X("ai-finished",      "the client was told, PostgreSQL was not") \
+    X("ai-settled",       "the end is committed, Redis still has it") \
     X("event-relayed",    "events are numbered, nobody was told") \
     X("lease-granted",    "a slice has left PostgreSQL, Redis does not have it") \
     X("lease-taken",      "Redis has given a lease back, PostgreSQL does not say so")

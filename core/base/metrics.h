@@ -59,6 +59,14 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
     X(M_PROXY_REQUESTS,     COUNTER,   "wakegate_proxy_requests_total",        NULL,      "Requests to workspaces that were let in") \
     X(M_PROXY_HELD,         GAUGE,     "wakegate_proxy_held",                  NULL,      "Requests to workspaces that wait for a pod") \
     X(M_PROXY_FAILURES,     COUNTER,   "wakegate_proxy_failures_total",        NULL,      "Requests to workspaces that a pod did not answer, or not to the end") \
+    X(M_AI_CALLS,           COUNTER,   "wakegate_ai_calls_total",              "outcome", "AI calls that a worker has ended, or given to another provider") \
+    X(M_AI_RUNNING,         GAUGE,     "wakegate_ai_running",                  NULL,      "AI calls in work here") \
+    X(M_AI_SECONDS,         HISTOGRAM, "wakegate_ai_seconds",                  NULL,      "Time an AI call took from its start at a worker") \
+    X(M_AI_WAIT_SECONDS,    HISTOGRAM, "wakegate_ai_wait_seconds",             NULL,      "Time from the acceptance of an AI call to its start") \
+    X(M_AI_FIRST_SECONDS,   HISTOGRAM, "wakegate_ai_first_seconds",            NULL,      "Time from the start of a streamed AI call to its first piece") \
+    X(M_AI_TOKENS,          COUNTER,   "wakegate_ai_tokens_total",             NULL,      "Tokens of answers that were delivered") \
+    X(M_AI_SETTLED,         COUNTER,   "wakegate_ai_settled_total",            NULL,      "Ends of AI calls that were committed") \
+    X(M_AI_UNSETTLED,       GAUGE,     "wakegate_ai_unsettled",                NULL,      "Ends of AI calls that wait for their commit") \
     X(M_TUNNELS,            GAUGE,     "wakegate_tunnels",                     NULL,      "Open connections between a client and a pod that have switched protocols")
 /* clang-format on */
 

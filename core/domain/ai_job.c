@@ -2,6 +2,8 @@
 #include "core/domain/ai_job.h"
 
 #include "core/base/config.h"
+#include "core/domain/event.h"
+#include "core/store/pg.h"
 #include "proto/json.h"
 
 #include <errno.h>
@@ -93,8 +95,7 @@ int ai_end_read(struct arena *arena, struct str text, struct ai_end *end)
 
 static const struct pg_statement sql_settle = {
     "ai_settle",
-    "SELECT account_id, seq, id, surface, name, data, (extract(epoch FROM at) * 1000)::bigint "
-    "FROM ai_settle($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], "
+    "SELECT ai_settle($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], "
     "$8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], "
     "$15::bigint[], $16::bigint[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[])"};
 
@@ -157,7 +158,7 @@ static struct str cost_text(struct arena *arena, money cost)
     return arena_str(arena, money_format(text, cost));
 }
 
-int ai_settle(struct arena *arena, const struct ai_end *ends, size_t count, struct pg_rows **events)
+int ai_settle(struct arena *arena, const struct ai_end *ends, size_t count)
 {
     struct columns columns = {.arena = arena, .rows = count};
     FILL_TEXTS(&columns, ends, ends[i].id);
@@ -182,7 +183,10 @@ int ai_settle(struct arena *arena, const struct ai_end *ends, size_t count, stru
     FILL_TEXTS(&columns, ends, ends[i].text);
     FILL_TEXTS(&columns, ends, ends[i].answer);
     CHECK(columns.count == SETTLE_VALUES);
-    return pg_write(&sql_settle, columns.values, columns.count, events);
+    int result = pg_write(&sql_settle, columns.values, columns.count, NULL);
+    if (result == 0)
+        event_added();
+    return result;
 }
 
 /* ---- durable calls ---- */

@@ -5,7 +5,6 @@
 #include "core/base/money.h"
 #include "core/base/str.h"
 #include "core/domain/ai_meta.h"
-#include "core/store/pg.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -49,8 +48,8 @@ void ai_end_write(struct buf *out, const struct ai_end *end);
 int ai_end_read(struct arena *arena, struct str text, struct ai_end *end) MUST_USE;
 
 /* Settles all of them: rows, charges, use, events, in one transaction. Those that were settled before, or have another fence, are
- * passed over. `events` has what core/domain/event.h announces; the caller frees it. Waits. */
-int ai_settle(struct arena *arena, const struct ai_end *ends, size_t count, struct pg_rows **events) MUST_USE;
+ * passed over. Waits. */
+int ai_settle(struct arena *arena, const struct ai_end *ends, size_t count) MUST_USE;
 
 /* ---- durable calls ---- */
 

@@ -40,7 +40,7 @@ static struct {
     char suspects[SUSPECTS_MAX][AI_ID_SIZE]; /* Redis says that they are ours */
     size_t suspect_count;
     bool draining;
-    bool closing;
+    bool full; /* takes nothing for now */
 } worker;
 
 struct str ai_key(char out[AI_KEY_SIZE], struct str id)
@@ -254,7 +254,7 @@ static void beat_once(void)
     arena_init(&arena);
     const struct str words[] = {
         STR("beat"), str_from(worker.name),
-        str_of(room, format_u64(room, worker.draining ? 0 : (uint64_t)worker.options.room)),
+        str_of(room, format_u64(room, worker.draining || worker.full ? 0 : (uint64_t)worker.options.room)),
         str_of(life, format_u64(life, AI_WORKER_LIFE_MS))};
     if (script(&reply, &arena, words, ARRAY_SIZE(words)) == 0)
         take_beat(&arena, &reply);
@@ -284,7 +284,7 @@ void ai_worker_open(struct loop *loop, const struct ai_worker_options *options)
     id_random(random, sizeof random - 1);
     worker.loop = loop;
     worker.options = *options;
-    worker.draining = worker.closing = false;
+    worker.draining = worker.full = false;
     worker.suspect_count = 0;
     snprintf(worker.name, sizeof worker.name, "%s-%d-%s", host, (int)getpid(), random);
     snprintf(worker.channel, sizeof worker.channel, "ai:work:%s", worker.name);
@@ -331,6 +331,28 @@ void ai_worker_close(void)
 unsigned ai_worker_tasks(void)
 {
     return (unsigned)worker.tasks.count;
+}
+
+struct visiting {
+    void (*visit)(struct ai_task *task, void *arg);
+    void *arg;
+};
+
+static void visit_task(struct link *item, void *arg)
+{
+    const struct visiting *visiting = arg;
+    visiting->visit(LIST_ENTRY(item, struct ai_task, link), visiting->arg);
+}
+
+void ai_worker_each(void (*visit)(struct ai_task *task, void *arg), void *arg)
+{
+    struct visiting visiting = {visit, arg};
+    table_each(&worker.tasks, visit_task, &visiting);
+}
+
+void ai_worker_take(bool takes)
+{
+    worker.full = !takes;
 }
 
 struct str ai_worker_name(void)

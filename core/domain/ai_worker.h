@@ -59,6 +59,10 @@ void ai_worker_close(void);
 /* Tasks that have not ended, and this worker's name in rows and in Redis. */
 unsigned ai_worker_tasks(void);
 struct str ai_worker_name(void);
+/* Calls back for each task; it must neither end one nor wait. */
+void ai_worker_each(void (*visit)(struct ai_task *task, void *arg), void *arg);
+/* With false no more calls come, from the next beat on. */
+void ai_worker_take(bool takes);
 
 /*
  * A piece of a streamed answer for the client, with the number of tokens that were delivered up to and with it. Waits while the

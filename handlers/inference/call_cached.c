@@ -4,7 +4,6 @@
 #include "core/domain/ai_cache.h"
 #include "core/domain/ai_charge.h"
 #include "core/domain/ai_job.h"
-#include "core/domain/event.h"
 #include "core/gate/live.h"
 #include "handlers/inference/call.h"
 #include "proto/sse.h"
@@ -209,15 +208,10 @@ static int settle(struct call *call, const struct hit *hit, struct str answer)
         .answer = answer,
         .streamed = call->order.streamed,
     };
-    struct pg_rows *events;
     fiber_hold(); /* it is paid for */
-    int result = ai_settle(call->request->arena, &end, 1, &events);
+    int result = ai_settle(call->request->arena, &end, 1);
     fiber_release();
-    if (result)
-        return result;
-    pg_rows_free(events);
-    event_added();
-    return 0;
+    return result;
 }
 
 /* False: it has replied. */
