@@ -202,6 +202,14 @@ static void texts_and_words_are_what_they_may_be(void **state)
     chat("'stream':'true'", "stream", "invalid_type");
     chat("'cache':'yes'", "cache", "invalid_type");
     chat("'metadata':{'k':7}", "metadata", "invalid_type");
+    chat("'metadata':{}", NULL, NULL);
+    chat("'metadata':{'a123456789012345678901234567890123456789012345678901234567890123':'x'}", NULL, NULL);
+    chat("'metadata':{'a1234567890123456789012345678901234567890123456789012345678901234':'x'}", "metadata",
+         "invalid_value");
+    chat(
+        "'metadata':{'a':'','b':'','c':'','d':'','e':'','f':'','g':'','h':'','i':'','j':'','k':'','l':'','m':'',"
+        "'n':'','o':'','p':'','q':''}",
+        "metadata", "object_above_max_properties");
     chat("'metadata':'x'", "metadata", "invalid_type");
     chat("'response_format':{'type':'xml'}", "response_format.type", "invalid_value");
     chat("'response_format':{'type':'json_schema'}", "response_format.json_schema",
@@ -322,6 +330,8 @@ static void messages_are_of_a_role_and_have_content(void **state)
             "messages[0].tool_calls[0].type", "missing_required_parameter");
     message("{'role':'assistant','tool_calls':[{'id':'c','type':'custom'}]}",
             "messages[0].tool_calls[0].custom", "missing_required_parameter");
+    message("{'role':'developer'}", "messages[0].content", "missing_required_parameter");
+    message("{'role':'function','name':'f'}", "messages[0].content", "missing_required_parameter");
     message("{'role':'tool','content':'x'}", "messages[0].tool_call_id", "missing_required_parameter");
     message("{'role':'user','content':'x','tool_call_id':'x'}", "messages[0].tool_call_id",
             "unknown_parameter");
@@ -354,6 +364,18 @@ static void an_answer_may_be_sent_back_as_it_was(void **state)
     message(
         "{'role':'assistant','tool_calls':[{'id':'c','type':'function','function':{'name':'f','arguments':{}}}]}",
         "messages[0].tool_calls[0].function.arguments", "invalid_type");
+    message("{'role':'assistant','tool_calls':[{'id':'c','type':'function','function':{'name':'f'}}]}",
+            "messages[0].tool_calls[0].function.arguments", "missing_required_parameter");
+    message("{'role':'assistant','tool_calls':[{'id':'c','type':'function','function':{'arguments':''}}]}",
+            "messages[0].tool_calls[0].function.name", "missing_required_parameter");
+    message("{'role':'assistant','tool_calls':[{'type':'function','function':{'name':'f','arguments':''}}]}",
+            "messages[0].tool_calls[0].id", "missing_required_parameter");
+    message("{'role':'assistant','tool_calls':[{'id':'c','type':'custom','custom':{'name':'f'}}]}",
+            "messages[0].tool_calls[0].custom.input", "missing_required_parameter");
+    message("{'role':'assistant','tool_calls':[{'id':'c','type':'custom','custom':{'input':'f'}}]}",
+            "messages[0].tool_calls[0].custom.name", "missing_required_parameter");
+    message("{'role':'assistant','tool_calls':[{'type':'custom','custom':{'name':'f','input':''}}]}",
+            "messages[0].tool_calls[0].id", "missing_required_parameter");
 }
 
 static void images_are_links_or_data(void **state)
@@ -512,6 +534,10 @@ static void numbers_are_compared_by_their_digits(void **state)
         int64_t with;
         int order;
     } cases[] = {
+        {"1e10", INT64_C(10000000001), -1},
+        {"1e10", INT64_C(9999999999), 1},
+        {"1E+10", INT64_C(10000000000), 0},
+        {"100000000e-10", 0, 1},
         {"0", 0, 0},
         {"-0", 0, 0},
         {"-0.000e9", 0, 0},

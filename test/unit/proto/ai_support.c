@@ -97,6 +97,34 @@ void ai_assert_answer(const struct ai_provider_ops *provider, const struct ai_id
     arena_clear(&arena);
 }
 
+size_t ai_count_calls(const struct ai_provider_ops *provider, const char *head, const char *call,
+                      size_t times, const char *tail)
+{
+    struct arena arena;
+    struct buf body = {0};
+    struct buf out = {0};
+    struct ai_answer answer;
+    struct ai_failure failure;
+    const char *error = NULL;
+    struct ai_identity identity = ai_test_identity(AI_CHAT);
+    arena_init(&arena);
+    buf_add_text(&body, head);
+    for (size_t i = 0; i < times; i++) {
+        buf_add_text(&body, i > 0 ? "," : "");
+        buf_add_text(&body, call);
+    }
+    buf_add_text(&body, tail);
+    buf_add_char(&body, '\0');
+    assert_int_equal(
+        provider->read_answer(&arena, &identity, ai_quoted(&arena, body.at), &out, &answer, &failure), 0);
+    const struct json *choices = json_member(json_read(&arena, buf_str(&out), &error), "choices");
+    size_t count = json_count(json_member(json_member(json_item(choices, 0), "message"), "tool_calls"));
+    buf_clear(&out);
+    buf_clear(&body);
+    arena_clear(&arena);
+    return count;
+}
+
 static void put_state(struct buf *seen, enum ai_stream_state state, const struct ai_failure *failure)
 {
     switch (state) {

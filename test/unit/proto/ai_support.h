@@ -25,6 +25,10 @@ void ai_assert_written(const struct ai_provider_ops *provider, enum ai_kind kind
 void ai_assert_answer(const struct ai_provider_ops *provider, const struct ai_identity *identity,
                       const char *body, const char *wanted, struct ai_answer *answer);
 
+/* How many tool calls the first choice has of the provider's answer that is `head`, many times `call`, and `tail`. */
+size_t ai_count_calls(const struct ai_provider_ops *provider, const char *head, const char *call,
+                      size_t times, const char *tail);
+
 /*
  * Reads events, each "data" or "type|data" (data with single quotes), to the NULL; fails the test unless the chunks are the lines of
  * `wanted`, the last line being "END", "FAILED code" or "MORE". The stream is left for a look at it.

@@ -85,8 +85,9 @@ static void images_are_data_or_links(void **state)
         "'source':{'type':'base64','media_type':'image/png','data':'AAAA'}},{'type':'image','source':"
         "{'type':'url','url':'https://h/i.png'}},{'type':'text','text':'?'}]}]}");
     chat_written(
-        "'messages':[{'role':'user','content':[{'type':'image_url','image_url':{'url':'http://h/'}}]}]",
-        "!messages[0].content[0]");
+        "'messages':[{'role':'user','content':[{'type':'text','text':'?'},{'type':'image_url','image_url':"
+        "{'url':'http://h/'}}]}]",
+        "!messages[0].content[1]");
 }
 
 static void blocks_without_text_are_left_out(void **state)
@@ -264,6 +265,33 @@ static void an_answer_without_a_count_is_estimated(void **state)
     }
 }
 
+static void tool_calls_are_bounded(void **state)
+{
+    (void)state;
+    const char *call = "{'type':'tool_use','id':'t','name':'f','input':{}}";
+    assert_int_equal(ai_count_calls(&ai_anthropic, "{'content':[", call, AI_TOOL_CALLS_MAX, "]}"),
+                     AI_TOOL_CALLS_MAX);
+    assert_int_equal(ai_count_calls(&ai_anthropic, "{'content':[", call, 1000, "]}"), AI_TOOL_CALLS_MAX);
+    struct ai_identity identity = ai_test_identity(AI_CHAT);
+    struct ai_stream stream;
+    struct buf out = {0};
+    struct ai_failure failure;
+    ai_anthropic.stream_begin(&stream, &identity);
+    for (int i = 0; i < 1000; i++) {
+        struct arena scratch;
+        arena_init(&scratch);
+        struct str event =
+            ai_quoted(&scratch, "{'type':'content_block_start','index':0,'content_block':{'type':"
+                                "'tool_use','id':'t','name':'f'}}");
+        out.size = 0;
+        assert_int_equal(ai_anthropic.stream_event(&stream, &scratch, STR_NONE, event, &out, &failure),
+                         AI_STREAM_MORE);
+        assert_int_equal(out.size > 0, i < AI_TOOL_CALLS_MAX);
+        arena_clear(&scratch);
+    }
+    buf_clear(&out);
+}
+
 static void one_count_of_two_is_an_estimate_too(void **state)
 {
     (void)state;
@@ -404,6 +432,36 @@ static void parts_of_the_prompt_are_summed_and_told(void **state)
     assert_int_equal(usage.details_told, 1U << AI_CACHED_TOKENS | 1U << AI_CACHE_WRITE_TOKENS);
 }
 
+/* Only some say at the end what the prompt was; nothing there, or 0, takes nothing back. */
+static void the_prompt_may_be_told_at_the_end(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *start;
+        const char *delta;
+        int64_t prompt;
+        bool estimated;
+    } cases[] = {
+        {"{'type':'message_start','message':{}}",
+         "{'type':'message_delta','usage':{'input_tokens':3,'output_tokens':1}}", 3, false},
+        {"{'type':'message_start','message':{'usage':{'input_tokens':9}}}",
+         "{'type':'message_delta','usage':{'output_tokens':1}}", 9, false},
+        {"{'type':'message_start','message':{'usage':{'input_tokens':9}}}",
+         "{'type':'message_delta','usage':{'input_tokens':0,'output_tokens':1}}", 9, false},
+        {"{'type':'message_start','message':{}}", "{'type':'message_delta','usage':{'output_tokens':1}}", 5,
+         true},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        const char *const events[] = {cases[i].start, cases[i].delta, NULL};
+        struct ai_stream stream = streamed(AI_COMPLETION, events, "MORE");
+        struct ai_usage usage;
+        ai_stream_usage(&stream, &usage);
+        assert_int_equal(usage.prompt_tokens, cases[i].prompt);
+        assert_int_equal(usage.completion_tokens, 1);
+        assert_int_equal(usage.estimated, cases[i].estimated);
+    }
+}
+
 static void a_block_without_a_place_is_none(void **state)
 {
     (void)state;
@@ -491,12 +549,14 @@ int main(void)
         cmocka_unit_test(the_key_has_a_header_of_its_own),
         cmocka_unit_test(blocks_of_an_answer_become_a_message),
         cmocka_unit_test(an_answer_without_a_count_is_estimated),
+        cmocka_unit_test(tool_calls_are_bounded),
         cmocka_unit_test(one_count_of_two_is_an_estimate_too),
         cmocka_unit_test(what_is_no_answer_is_a_failure),
         cmocka_unit_test(a_stream_of_text_becomes_chunks),
         cmocka_unit_test(a_stream_that_is_cut_off_counts_its_prompt_and_what_was_delivered),
         cmocka_unit_test(tool_calls_are_streamed),
         cmocka_unit_test(parts_of_the_prompt_are_summed_and_told),
+        cmocka_unit_test(the_prompt_may_be_told_at_the_end),
         cmocka_unit_test(a_block_without_a_place_is_none),
         cmocka_unit_test(thinking_is_no_content),
         cmocka_unit_test(a_stream_may_fail_at_any_event),

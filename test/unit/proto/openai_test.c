@@ -208,6 +208,15 @@ static void what_is_only_like_an_answer_is_made_one(void **state)
         "'completion_tokens':1,'total_tokens':10,'prompt_tokens_details':{'cached_tokens':3}}}");
 }
 
+static void tool_calls_are_bounded(void **state)
+{
+    (void)state;
+    const char *head = "{'choices':[{'message':{'tool_calls':[";
+    const char *call = "{'id':'t','function':{'name':'f','arguments':''}}";
+    assert_int_equal(ai_count_calls(&ai_openai, head, call, AI_TOOL_CALLS_MAX, "]}}]}"), AI_TOOL_CALLS_MAX);
+    assert_int_equal(ai_count_calls(&ai_openai, head, call, 1000, "]}}]}"), AI_TOOL_CALLS_MAX);
+}
+
 static void one_count_of_two_is_an_estimate_too(void **state)
 {
     (void)state;
@@ -481,6 +490,7 @@ int main(void)
         cmocka_unit_test(tool_calls_go_through),
         cmocka_unit_test(a_completion_is_read_from_a_chat_and_from_a_text),
         cmocka_unit_test(what_is_only_like_an_answer_is_made_one),
+        cmocka_unit_test(tool_calls_are_bounded),
         cmocka_unit_test(one_count_of_two_is_an_estimate_too),
         cmocka_unit_test(only_the_choices_that_were_asked_for_are_given),
         cmocka_unit_test(counts_that_can_not_be_are_estimated),
