@@ -12,6 +12,7 @@
 #include "core/domain/login.h"
 #include "core/domain/oauth.h"
 #include "core/domain/vault.h"
+#include "core/domain/webhook.h"
 #include "core/net/fetch.h"
 #include "core/net/guard.h"
 #include "core/net/stream.h"
@@ -132,6 +133,7 @@ void program_close_stores(struct loop *loop)
 {
     fiber_hold();
     event_close_loop(loop);
+    webhook_close_loop();
     bell_close_loop(loop);
     limit_close_loop(loop);
     key_close_loop(loop);

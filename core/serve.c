@@ -26,6 +26,7 @@
 #include "core/run/fiber.h"
 #include "core/run/signal.h"
 #include "core/serve_tls.h"
+#include "handlers/gpu/gpu.h"
 #include "handlers/inference/inference.h"
 #include "handlers/operator/operator.h"
 #include "handlers/ops/ops.h"
@@ -47,8 +48,8 @@
 
 /* The first one that has a path's prefix serves it. The tests' is left out unless it is asked for. */
 static const struct surface *const surfaces[] = {
-    &surface_test,     &surface_workspace, &surface_session, &surface_provision,
-    &surface_operator, &surface_inference, &surface_ops,
+    &surface_test,     &surface_workspace, &surface_session,   &surface_provision,
+    &surface_operator, &surface_gpu,       &surface_inference, &surface_ops,
 };
 
 static int init_gate(char *error, size_t error_size)

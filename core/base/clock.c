@@ -141,3 +141,77 @@ const char *clock_http_now(void)
 {
     return spelled_now()->http;
 }
+
+/* ---- reading ---- */
+
+/* Exactly `count` digits at *at, which moves behind them. */
+static bool take_number(const char **at, const char *end, int count, int *number)
+{
+    *number = 0;
+    if (end - *at < count)
+        return false;
+    for (int i = 0; i < count; i++, (*at)++) {
+        if (**at < '0' || **at > '9')
+            return false;
+        *number = *number * 10 + (**at - '0');
+    }
+    return true;
+}
+
+static bool take_char(const char **at, const char *end, const char *any_of)
+{
+    bool fits = *at < end && **at && strchr(any_of, **at) != NULL;
+    *at += fits;
+    return fits;
+}
+
+static bool take_fraction(const char **at, const char *end)
+{
+    int digit;
+    if (!take_char(at, end, "."))
+        return true;
+    if (!take_number(at, end, 1, &digit))
+        return false;
+    while (take_number(at, end, 1, &digit))
+        continue;
+    return true;
+}
+
+static bool take_offset(const char **at, const char *end, int *offset_s)
+{
+    int hours;
+    int minutes;
+    *offset_s = 0;
+    if (take_char(at, end, "Zz"))
+        return true;
+    bool west = *at < end && **at == '-';
+    if (!take_char(at, end, "+-") || !take_number(at, end, 2, &hours) || !take_char(at, end, ":") ||
+        !take_number(at, end, 2, &minutes) || hours > 23 || minutes > 59)
+        return false;
+    *offset_s = (west ? -1 : 1) * (hours * 3600 + minutes * 60);
+    return true;
+}
+
+bool clock_parse_iso(struct str text, int64_t *unix_ms)
+{
+    const char *at = text.at;
+    const char *end = text.at + text.size;
+    struct tm tm = {0};
+    int offset_s;
+    bool fine = take_number(&at, end, 4, &tm.tm_year) && take_char(&at, end, "-") &&
+                take_number(&at, end, 2, &tm.tm_mon) && take_char(&at, end, "-") &&
+                take_number(&at, end, 2, &tm.tm_mday) && take_char(&at, end, "Tt ") &&
+                take_number(&at, end, 2, &tm.tm_hour) && take_char(&at, end, ":") &&
+                take_number(&at, end, 2, &tm.tm_min) && take_char(&at, end, ":") &&
+                take_number(&at, end, 2, &tm.tm_sec) && take_fraction(&at, end) &&
+                take_offset(&at, end, &offset_s) && at == end;
+    if (!fine)
+        return false;
+    tm.tm_year -= 1900;
+    tm.tm_mon -= 1;
+    struct tm given = tm;
+    *unix_ms = ((int64_t)timegm(&tm) - offset_s) * 1000;
+    /* timegm makes a day in March of the 30th of February: what it has changed was no time. */
+    return tm.tm_mon == given.tm_mon && tm.tm_mday == given.tm_mday && tm.tm_hour == given.tm_hour &&
+           tm.tm_min == given.tm_min && tm.tm_sec == given.tm_sec;
+}

@@ -1,6 +1,8 @@
 #ifndef CORE_BASE_CLOCK_H
 #define CORE_BASE_CLOCK_H
 
+#include "core/base/str.h"
+
 #include <stdint.h>
 
 /* Timers, leases and deadlines use the monotonic clock; what a client is told uses the wall clock. */
@@ -24,6 +26,8 @@ enum { CLOCK_ISO_SIZE = 25, CLOCK_HTTP_SIZE = 30 };
 
 /* "2025-11-10T12:00:00Z"; milliseconds are cut off. Returns `out`. */
 char *clock_format_iso(char out[CLOCK_ISO_SIZE], int64_t unix_ms);
+/* RFC 3339 §5.6: "2026-11-10T12:00:00Z", with or without a fraction, which is cut off, or with an offset. */
+bool clock_parse_iso(struct str text, int64_t *unix_ms);
 /* "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110 §5.6.7). Returns `out`. */
 char *clock_format_http(char out[CLOCK_HTTP_SIZE], int64_t unix_s);
 

@@ -42,7 +42,7 @@ enum setting_type {
     X(SECRET, metrics_token,         "METRICS_TOKEN",              "",              0, 0,                  "Bearer token for GET /metrics; empty: only METRICS_LISTEN serves it") \
     X(TEXT,   metrics_listen,        "METRICS_LISTEN",             "",              0, 0,                  "address:port of the operator's own listener: /metrics without a token (serve and work), and health (serve)") \
     X(NUMBER, session_rate,          "SESSION_RATE_PER_MINUTE",    "100",           1, 1000000000,         "Requests a minute and client address on the session surface") \
-    X(NUMBER, address_rate,          "ADDRESS_RATE_PER_MINUTE",    "6000",          1, 1000000000,         "Requests a minute and client address on the inference and OAuth routes, whatever the plan") \
+    X(NUMBER, address_rate,          "ADDRESS_RATE_PER_MINUTE",    "6000",          1, 1000000000,         "Requests a minute and client address on the inference, gpu and OAuth routes, whatever the plan") \
     X(NUMBER, login_rate,            "LOGIN_RATE_PER_MINUTE",      "20",            1, 1000000000,         "Log-ins a minute and client address") \
     X(NUMBER, register_rate,         "REGISTER_RATE_PER_HOUR",     "20",            1, 1000000000,         "Registrations an hour and client address") \
     X(NUMBER, password_hashes,       "PASSWORD_HASHES",            "2",             1, 64,                 "Passwords hashed at once (19 MiB and a core each); more wait their turn, and soon are refused") \
@@ -104,6 +104,10 @@ enum setting_type {
     X(NUMBER, pod_ready_ms,          "POD_READY_TIMEOUT_MS",       "20000",         100, 600000,           "Time a started pod has to answer /health with 200") \
     X(NUMBER, pod_answer_ms,         "POD_ANSWER_TIMEOUT_MS",      "30000",         100, 600000,           "Time a pod has to answer a message") \
     X(NUMBER, pod_stop_ms,           "POD_STOP_TIMEOUT_MS",        "10000",         100, 600000,           "Time a pod has to end after SIGTERM before it is killed") \
+    X(NUMBER, webhook_timeout_ms,    "WEBHOOK_TIMEOUT_MS",         "15000",         100, 60000,            "Time an attempt to deliver a webhook has in all") \
+    X(NUMBER, webhook_in_flight,     "WEBHOOK_IN_FLIGHT",          "64",            1, 1000,               "Attempts at once to one webhook endpoint") \
+    X(NUMBER, webhook_endpoints,     "WEBHOOK_ENDPOINTS",          "50",            1, 100000,             "Webhook endpoints that an account may have") \
+    X(NUMBER, webhook_days,          "WEBHOOK_DAYS",               "7",             1, 36500,              "Days that webhook deliveries and their attempts are kept") \
     X(TEXT,   log_level,             "LOG_LEVEL",                  "info",          0, 0,                  "debug, info, warn or error") \
     X(SWITCH, test_endpoints,        "WAKEGATE_TEST_ENDPOINTS",     "0",             0, 1,                  "Serves /test/*: an echo WebSocket and others that only tests want") \
     X(SWITCH, log_requests,          "LOG_REQUESTS",               "1",             0, 1,                  "A line for each request")

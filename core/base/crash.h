@@ -38,7 +38,11 @@
     X("ai-settled",       "the end is committed, Redis still has it") \
     X("event-relayed",    "events are numbered, nobody was told") \
     X("lease-granted",    "a slice has left PostgreSQL, Redis does not have it") \
-    X("lease-taken",      "Redis has given a lease back, PostgreSQL does not say so")
+    X("lease-taken",      "Redis has given a lease back, PostgreSQL does not say so") \
+    X("webhook-claimed",  "webhook deliveries are in hand, none was sent") \
+    X("webhook-sent",     "an endpoint has answered a delivery, nothing is logged") \
+    X("webhook-settled",  "attempts are logged, the job of the endpoint is not done") \
+    X("webhook-ended",    "the job of the endpoint is done, nothing after it")
 /* clang-format on */
 
 #ifdef WAKEGATE_TEST_BUILD

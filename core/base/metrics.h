@@ -56,6 +56,8 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
     X(M_MESSAGES_DIRECT,    COUNTER,   "wakegate_messages_direct_total",       NULL,      "Messages handed to an awake pod by the reactor") \
     X(M_MESSAGES_QUEUED,    COUNTER,   "wakegate_messages_queued_total",       NULL,      "Messages delivered by a worker") \
     X(M_EVENTS_TOLD,        COUNTER,   "wakegate_events_told_total",           NULL,      "Events numbered and published") \
+    X(M_WEBHOOK_ATTEMPTS,   COUNTER,   "wakegate_webhook_attempts_total",      "outcome", "Attempts to deliver webhooks") \
+    X(M_WEBHOOK_SECONDS,    HISTOGRAM, "wakegate_webhook_seconds",             NULL,      "Time that an attempt to deliver a webhook took") \
     X(M_PROXY_REQUESTS,     COUNTER,   "wakegate_proxy_requests_total",        NULL,      "Requests to workspaces that were let in") \
     X(M_PROXY_HELD,         GAUGE,     "wakegate_proxy_held",                  NULL,      "Requests to workspaces that wait for a pod") \
     X(M_PROXY_FAILURES,     COUNTER,   "wakegate_proxy_failures_total",        NULL,      "Requests to workspaces that a pod did not answer, or not to the end") \

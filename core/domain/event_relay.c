@@ -1,7 +1,7 @@
 /*
  * The relay: takes what was committed to the outbox, has it numbered, and publishes it. See schema/009_event.sql.
  *
- *     event_added ──▶ rung ──▶ BEGIN · event_relay · COMMIT ──▶ PUBLISH events:{account}
+ *     event_added ──▶ rung ──▶ BEGIN · event_relay · COMMIT ──▶ PUBLISH events:{account}, bells of webhook jobs
  *     every EVENT_LOOK_MS ──▶ is there anything? ──┘
  *
  * Each loop has one, on a fiber of its own. While it is at it others' rings gather, so the more there is to tell the more is told
@@ -13,6 +13,7 @@
 #include "core/base/crash.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
+#include "core/domain/webhook.h"
 #include "core/run/sync.h"
 #include "core/store/pg.h"
 #include "core/store/redis.h"
@@ -69,6 +70,7 @@ static void publish(const struct pg_rows *rows)
             continue;
         redis_send(redis_shared(),
                    REDIS_ARGS(STR("PUBLISH"), event_channel(channel, account_id), buf_str(&message)));
+        webhook_ring(account_id);
         message.size = 0;
     }
     buf_clear(&message);

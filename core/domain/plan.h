@@ -54,6 +54,7 @@ enum plan_who { PER_ADDRESS, PER_KEY, PER_ACCOUNT, PER_CLIENT, PER_DEVICE, PER_S
     X(GPU_STARTER,         "gpu",       "starter",    "gpu-minute",           NULL,        KEY,     10,                    60,      20) \
     X(GPU_PRO,             "gpu",       "pro",        "gpu-minute",           NULL,        KEY,     60,                    60,      120) \
     X(GPU_ENTERPRISE,      "gpu",       "enterprise", "gpu-minute",           NULL,        KEY,     300,                   60,      600) \
+    X(GPU_ADDRESS,         "gpu",       NULL,         "gpu-address",          NULL,        ADDRESS, config->address_rate,  60,      0) \
     X(OPERATOR_ADDRESS,    "operator",  NULL,         "operator-address",     NULL,        ADDRESS, 6000,                  60,      0)
 /* clang-format on */
 

@@ -26,7 +26,8 @@
     X(PAYMENTS,         "provision",  "payments",            "Manage payment methods") \
     X(USER,             "user",       "user",                "Use the instance") \
     X(GPU_READ,         "gpu",        "instances:read",      "See instances, snapshots and savings") \
-    X(GPU_WRITE,        "gpu",        "instances:write",     "Create, wake, hibernate and delete instances")
+    X(GPU_WRITE,        "gpu",        "instances:write",     "Create, wake, hibernate and delete instances") \
+    X(GPU_WEBHOOKS,     "gpu",        "gpu:webhooks",        "Manage webhooks")
 /* clang-format on */
 
 enum scope {

@@ -24,6 +24,8 @@
 #define SEALED(X)                                                                                            \
     X("api_key", "signing_secret", "ref", "''::text", "ref")                                                 \
     X("idempotency", "answer", "owner", "key", "owner || ':' || key")                                        \
+    X("webhook_endpoint", "secret", "ref", "''::text", "ref")                                                \
+    X("webhook_endpoint", "old_secret", "ref", "''::text", "ref")                                            \
     X("provider", "api_key", "name", "''::text", "name")
 
 /* A page is so many rows; MARK_SIZE bytes, with the nonce, are of one sealing alone. */

@@ -51,8 +51,10 @@ struct request;
     X(MODEL_NOT_AVAILABLE, 404, "model_not_available", "The model is not available") \
     X(METHOD_NOT_ALLOWED,  405, "method_not_allowed",  "Method not allowed") \
     X(REQUEST_TIMEOUT,     408, "request_timeout",     "The request took too long to arrive") \
+    X(WEBHOOK_LIMIT,       403, "webhook_limit_reached", "This account can't have more webhook endpoints") \
     X(CONFLICT,            409, "already_exists",      "There is one already") \
     X(JOB_ENDED,           409, "job_ended",           "The job has ended already") \
+    X(WEBHOOK_DISABLED,    409, "webhook_disabled",    "This webhook endpoint is disabled") \
     X(STILL_RUNNING,       409, "idempotency_in_progress", "A request with this Idempotency-Key is being worked on") \
     X(CALL_CANCELLED,      410, "cancelled",           "The call was cancelled") \
     X(BODY_TOO_LARGE,      413, "body_too_large",      "The body is too large") \

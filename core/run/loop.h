@@ -33,6 +33,7 @@ enum loop_slot {
     LOOP_GATE,
     LOOP_LEASE,
     LOOP_EVENT,
+    LOOP_WEBHOOK,
     LOOP_SLOTS
 };
 

@@ -22,6 +22,12 @@ static uint64_t deliver_limit_ms(void)
     return (uint64_t)(config->pod_connect_ms + config->pod_answer_ms) + 10000;
 }
 
+/* A slice of time, an attempt that begins at its end, and the statements around them. */
+static uint64_t webhook_limit_ms(void)
+{
+    return WEBHOOK_SLICE_MS + (uint64_t)config->webhook_timeout_ms + 5000;
+}
+
 static uint64_t ping_limit_ms(void)
 {
     return 1000;
@@ -30,6 +36,7 @@ static uint64_t ping_limit_ms(void)
 const struct job_policy job_policies[JOB_KINDS] = {
     [JOB_SCALE] = {"scale", "scale", 5, 500, 30000, true, scale_limit_ms},
     [JOB_DELIVER] = {"deliver", "deliver", 8, 500, 60000, true, deliver_limit_ms},
+    [JOB_WEBHOOK] = {"webhook", "webhook", 8, 500, 30000, true, webhook_limit_ms},
     [JOB_PING] = {"ping", "ping", 3, 100, 1000, true, ping_limit_ms},
     [JOB_PING_VOLATILE] = {"ping_volatile", "ping", 1, 0, 0, false, ping_limit_ms},
 };
@@ -156,7 +163,7 @@ static void ring_bell(void *arg)
 }
 
 /* Once it is committed, as queue_ring wants it. */
-static void ring_later(const struct queue_bell *bell)
+void queue_ring_committed(const struct queue_bell *bell)
 {
     struct queue_bell own = *bell;
     struct queue_bell *kept = &own;
@@ -182,7 +189,7 @@ int queue_add(enum job_kind kind, struct str tenant, struct str key, struct str 
     if (result == 0) {
         *job_id = pg_i64(rows, 0, 0);
         if (delay_ms == 0)
-            ring_later(&(struct queue_bell){kind, tenant, *job_id});
+            queue_ring_committed(&(struct queue_bell){kind, tenant, *job_id});
         else
             metric_add_slot(M_JOBS_ADDED, kind, 1);
     }

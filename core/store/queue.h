@@ -31,14 +31,18 @@
 enum job_kind {
     JOB_SCALE,   /* makes an instance what its row says; key: the instance */
     JOB_DELIVER, /* hands an instance its waiting messages in order; key: the instance */
+    JOB_WEBHOOK, /* delivers what is due to a webhook endpoint; key: its number */
     JOB_PING,    /* does nothing; measures the queue (durable) */
     JOB_PING_VOLATILE,
     JOB_KINDS
 };
 
+/* How long a webhook job begins attempts before it lets the next one go on. */
+enum { WEBHOOK_SLICE_MS = 4000 };
+
 struct job_policy {
     const char *name;    /* in the row and the metrics */
-    const char *queue;   /* scale | deliver | ping */
+    const char *queue;   /* scale | deliver | webhook | ping */
     unsigned tries;      /* failed tries before it is dead */
     unsigned backoff_ms; /* after the first failure; doubles, with jitter */
     unsigned backoff_max_ms;
@@ -99,5 +103,7 @@ struct queue_bell {
     int64_t job_id;
 };
 int queue_ring_all(const struct queue_bell *bells, size_t count) MUST_USE;
+/* As queue_ring, once what the running fiber has written is committed. */
+void queue_ring_committed(const struct queue_bell *bell);
 
 #endif

@@ -7,8 +7,6 @@
 #include "core/base/clock.h"
 #include "core/domain/key.h"
 
-#include <time.h>
-
 /* The surfaces whose keys an account makes for itself. */
 static const char *const surfaces[] = {"inference", "session", "gpu"};
 
@@ -59,81 +57,6 @@ bool keys_may_hold(struct request *request, const struct key_row *key)
             return false;
     }
     return true;
-}
-
-/* ---- times ---- */
-
-/* Exactly `count` digits at *at, which moves behind them. */
-static bool take_number(const char **at, const char *end, int count, int *number)
-{
-    *number = 0;
-    if (end - *at < count)
-        return false;
-    for (int i = 0; i < count; i++, (*at)++) {
-        if (**at < '0' || **at > '9')
-            return false;
-        *number = *number * 10 + (**at - '0');
-    }
-    return true;
-}
-
-static bool take_char(const char **at, const char *end, const char *any_of)
-{
-    bool fits = *at < end && **at && strchr(any_of, **at) != NULL;
-    *at += fits;
-    return fits;
-}
-
-static bool take_fraction(const char **at, const char *end)
-{
-    int digit;
-    if (!take_char(at, end, "."))
-        return true;
-    if (!take_number(at, end, 1, &digit))
-        return false;
-    while (take_number(at, end, 1, &digit))
-        continue;
-    return true;
-}
-
-static bool take_offset(const char **at, const char *end, int *offset_s)
-{
-    int hours;
-    int minutes;
-    *offset_s = 0;
-    if (take_char(at, end, "Zz"))
-        return true;
-    bool west = *at < end && **at == '-';
-    if (!take_char(at, end, "+-") || !take_number(at, end, 2, &hours) || !take_char(at, end, ":") ||
-        !take_number(at, end, 2, &minutes) || hours > 23 || minutes > 59)
-        return false;
-    *offset_s = (west ? -1 : 1) * (hours * 3600 + minutes * 60);
-    return true;
-}
-
-/* RFC 3339 §5.6: "2026-11-10T12:00:00Z", with or without a fraction, which is cut off, or with an offset. */
-static bool parse_time(struct str text, int64_t *unix_ms)
-{
-    const char *at = text.at;
-    const char *end = text.at + text.size;
-    struct tm tm = {0};
-    int offset_s;
-    bool fine = take_number(&at, end, 4, &tm.tm_year) && take_char(&at, end, "-") &&
-                take_number(&at, end, 2, &tm.tm_mon) && take_char(&at, end, "-") &&
-                take_number(&at, end, 2, &tm.tm_mday) && take_char(&at, end, "Tt ") &&
-                take_number(&at, end, 2, &tm.tm_hour) && take_char(&at, end, ":") &&
-                take_number(&at, end, 2, &tm.tm_min) && take_char(&at, end, ":") &&
-                take_number(&at, end, 2, &tm.tm_sec) && take_fraction(&at, end) &&
-                take_offset(&at, end, &offset_s) && at == end;
-    if (!fine)
-        return false;
-    tm.tm_year -= 1900;
-    tm.tm_mon -= 1;
-    struct tm given = tm;
-    *unix_ms = ((int64_t)timegm(&tm) - offset_s) * 1000;
-    /* timegm makes a day in March of the 30th of February: what it has changed was no time. */
-    return tm.tm_mon == given.tm_mon && tm.tm_mday == given.tm_mday && tm.tm_hour == given.tm_hour &&
-           tm.tm_min == given.tm_min && tm.tm_sec == given.tm_sec;
 }
 
 /* ---- members of the body ---- */
@@ -214,7 +137,8 @@ static bool read_expiry(struct request *request, const struct json *body, int64_
         *expires_ms = now_ms + seconds * 1000;
     } else if (inference_is_given(body, "expires_at")) {
         struct str text = json_string(json_member(body, "expires_at"));
-        if (!text.at || !parse_time(text, expires_ms) || *expires_ms <= now_ms || *expires_ms > last_ms) {
+        if (!text.at || !clock_parse_iso(text, expires_ms) || *expires_ms <= now_ms ||
+            *expires_ms > last_ms) {
             inference_invalid(request, "expires_at must be a time to come, like 2030-01-31T12:00:00Z");
             return false;
         }

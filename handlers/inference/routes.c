@@ -1,6 +1,8 @@
 /* The inference surface: its table, its errors as the SDKs for OpenAI's API read them, and what its handlers share. */
 #include "handlers/inference/inference.h"
 
+#include "handlers/webhooks.h"
+
 static const char *const prefixes[] = {"/api/auth", "/api/v1", "/v1", NULL};
 
 #define READ_KEYS SCOPE_BIT(SCOPE_KEYS_READ)
@@ -34,6 +36,7 @@ static const struct route routes[] = {
     BOTH("DELETE", "/api-keys/{id}", keys_revoke, "Revoke an API key", 0, WRITE_KEYS, NULL),
     BOTH("POST", "/api-keys/{id}/rotate", keys_rotate,
          "A new API key in place of this one, which holds for overlap_seconds more", 0, WRITE_KEYS, NULL),
+    WEBHOOK_ROUTES(BOTH, SCOPE_BIT(SCOPE_WEBHOOKS)),
     BOTH("GET", "/account", account_show, "The account, its balance, its plan and what is left of its limits",
          0, READ_ACCOUNT, NULL),
     BOTH("POST", "/account/deposit", money_deposit, "Add to the balance", 0, WRITE_ACCOUNT, NULL),

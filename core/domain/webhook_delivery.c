@@ -1,0 +1,256 @@
+/* Deliveries, for the owner of an endpoint: see webhook_delivery.h. What sends them is webhook_drain.c. */
+#include "core/domain/webhook_delivery.h"
+
+#include "core/base/id.h"
+#include "core/domain/audit.h"
+#include "core/domain/webhook_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+enum { EVENT_ID_SIZE = 27, REPLAY_AT_ONCE = 5000 };
+
+#define DELIVERY_COLUMNS                                                                                                                            \
+    "d.id, w.ref, d.event_id, d.surface, d.name, "                                                                                                  \
+    "CASE WHEN due.delivery_id IS NOT NULL THEN 'pending' WHEN last.ok THEN 'delivered' ELSE 'failed' END AS state, "                               \
+    "coalesce(last.number, 0), "                                                                                                                    \
+    "CASE WHEN w.enabled THEN " WEBHOOK_MS("greatest(due.next_at, CASE WHEN due.next_at IS NOT NULL THEN w.paused_until END)") " END, " WEBHOOK_MS( \
+        "d.created_at") ", " WEBHOOK_MS("last.at") ", last.status, last.error"
+#define DELIVERY_JOINS                                                                                       \
+    " LEFT JOIN webhook_due due ON due.delivery_id = d.id LEFT JOIN LATERAL "                                \
+    "(SELECT * FROM webhook_attempt a WHERE a.delivery_id = d.id ORDER BY a.number DESC LIMIT 1) last ON true "
+
+static const struct pg_statement sql_list = {
+    "webhook_deliveries",
+    "SELECT * FROM (SELECT " DELIVERY_COLUMNS
+    " FROM webhook_delivery d JOIN webhook_endpoint w ON w.id = d.endpoint_id" DELIVERY_JOINS
+    "WHERE d.endpoint_id = $1::bigint AND ($2::bigint = 0 OR d.id < $2::bigint) ORDER BY d.id DESC) AS found "
+    "WHERE $3::text IS NULL OR found.state = $3::text LIMIT $4::bigint"};
+/* One statement, so that the delivery and its attempts are of one moment: a row for each attempt, or one. */
+static const struct pg_statement sql_get = {
+    "webhook_delivery",
+    "SELECT " DELIVERY_COLUMNS ", d.body, one.number, " WEBHOOK_MS(
+        "one.at") ", coalesce(one.ms, -1), one.ok, one.status, one.error, one.answer "
+                  "FROM webhook_delivery d JOIN webhook_endpoint w ON w.id = d.endpoint_id" DELIVERY_JOINS
+                  "LEFT JOIN webhook_attempt one ON one.delivery_id = d.id "
+                  "WHERE d.id = $1::bigint AND w.account_id = $2::bigint AND w.deleted_at IS NULL "
+                  "ORDER BY one.number"};
+static const struct pg_statement sql_test = {
+    "webhook_test",
+    "WITH d AS (INSERT INTO webhook_delivery (endpoint_id, event_id, surface, name, object, body) "
+    "SELECT $1::bigint, $2::text, $3::text, $4::text, webhook_object($5::jsonb), "
+    "webhook_body($4::text, now(), $5::jsonb) RETURNING *), "
+    "due AS (INSERT INTO webhook_due (delivery_id, endpoint_id, next_at) SELECT id, endpoint_id, now() FROM d)" AUDIT(
+        "$6", "webhook.test", "d", "$7::bigint", "$8::text") "SELECT id, webhook_wake(endpoint_id) FROM d"};
+static const struct pg_statement sql_again = {
+    "webhook_again", "WITH d AS (SELECT webhook_again(ARRAY[$1::bigint]) AS count)" AUDIT(
+                         "$2", "webhook.replay", "d", "$3::bigint",
+                         "$4::text") "SELECT count, webhook_wake($5::bigint) FROM d"};
+static const struct pg_statement sql_replay = {
+    "webhook_replay",
+    "SELECT replayed, last FROM webhook_replay($1, to_timestamp($2::bigint / 1000.0), $3, $4, $5)"};
+static const struct pg_statement sql_catch_up = {
+    "webhook_catch_up", "SELECT webhook_catch_up($1, to_timestamp($2::bigint / 1000.0), $3)"};
+static const struct pg_statement sql_wake = {
+    "webhook_wake",
+    "WITH w AS (SELECT id, ref, account_id FROM webhook_endpoint WHERE id = $1::bigint)" AUDIT(
+        "$2", "webhook.replay", "w", "w.account_id", "w.ref") "SELECT webhook_wake(id) FROM w"};
+
+bool webhook_delivery_parse(struct str ref, int64_t *id)
+{
+    uint64_t number;
+    if (!str_starts(ref, STR("dlv_")) || ref.size > 22 || ref.size == 4 || ref.at[4] == '0' ||
+        !str_to_u64(str_of(ref.at + 4, ref.size - 4), &number))
+        return false;
+    *id = (int64_t)number;
+    return number <= INT64_MAX;
+}
+
+/* ---- rows ---- */
+
+static struct str text_of(struct arena *arena, const struct pg_rows *rows, size_t row, int column)
+{
+    return pg_is_null(rows, row, column) ? STR_NONE : arena_str(arena, pg_str(rows, row, column));
+}
+
+static void from_row(struct arena *arena, const struct pg_rows *rows, size_t row,
+                     struct webhook_delivery *delivery)
+{
+    *delivery = (struct webhook_delivery){
+        .id = pg_i64(rows, row, 0),
+        .webhook = text_of(arena, rows, row, 1),
+        .event_id = text_of(arena, rows, row, 2),
+        .surface = text_of(arena, rows, row, 3),
+        .event = text_of(arena, rows, row, 4),
+        .status = text_of(arena, rows, row, 5),
+        .attempts = pg_i64(rows, row, 6),
+        .next_ms = pg_i64(rows, row, 7),
+        .created_ms = pg_i64(rows, row, 8),
+        .last_ms = pg_i64(rows, row, 9),
+        .last_status = pg_i64(rows, row, 10),
+        .last_error = text_of(arena, rows, row, 11),
+    };
+    snprintf(delivery->ref, sizeof delivery->ref, "dlv_%lld", (long long)delivery->id);
+}
+
+int webhook_deliveries_list(struct arena *arena, int64_t account_id, struct str webhook, struct str status,
+                            int64_t cursor, int64_t limit, struct webhook_delivery **out, size_t *count)
+{
+    struct webhook endpoint;
+    struct pg_rows *rows;
+    int result = webhook_get(arena, account_id, webhook, &endpoint);
+    if (result == 0)
+        result = pg_read(
+            &sql_list, PG_VALUES(PG_INT(endpoint.id), PG_INT(cursor), PG_TEXT(status), PG_INT(limit)), &rows);
+    if (result)
+        return result;
+    *count = pg_count(rows);
+    *out = arena_alloc(arena, *count * sizeof **out);
+    for (size_t i = 0; i < *count; i++)
+        from_row(arena, rows, i, &(*out)[i]);
+    pg_rows_free(rows);
+    return 0;
+}
+
+static void read_attempts(struct arena *arena, const struct pg_rows *rows, struct webhook_delivery *delivery)
+{
+    size_t count = pg_is_null(rows, 0, 13) ? 0 : pg_count(rows);
+    struct webhook_attempt *attempts = arena_alloc(arena, (count + 1) * sizeof *attempts);
+    for (size_t i = 0; i < count; i++)
+        attempts[i] = (struct webhook_attempt){
+            .number = pg_i64(rows, i, 13),
+            .at_ms = pg_i64(rows, i, 14),
+            .took_ms = pg_i64(rows, i, 15),
+            .ok = pg_bool(rows, i, 16),
+            .status = pg_i64(rows, i, 17),
+            .error = text_of(arena, rows, i, 18),
+            .answer = text_of(arena, rows, i, 19),
+        };
+    delivery->log = attempts;
+    delivery->log_count = count;
+}
+
+int webhook_delivery_get(struct arena *arena, int64_t account_id, int64_t id, struct webhook_delivery *row)
+{
+    struct pg_rows *rows;
+    int result = pg_read(&sql_get, PG_VALUES(PG_INT(id), PG_INT(account_id)), &rows);
+    if (result)
+        return result;
+    bool found = pg_count(rows) > 0;
+    if (found) {
+        from_row(arena, rows, 0, row);
+        row->body = text_of(arena, rows, 0, 12);
+        read_attempts(arena, rows, row);
+    }
+    pg_rows_free(rows);
+    return found ? 0 : -ENOENT;
+}
+
+/* ---- deliveries that are asked for ---- */
+
+/* The endpoint, if something can be sent to it. */
+static int find_enabled(struct arena *arena, int64_t account_id, struct str ref, struct webhook *endpoint)
+{
+    int result = webhook_get(arena, account_id, ref, endpoint);
+    return result || endpoint->enabled ? result : -EBUSY;
+}
+
+int webhook_test(struct arena *arena, int64_t account_id, struct str webhook, struct str surface,
+                 struct str event, struct str data, struct webhook_delivery *row)
+{
+    char id[EVENT_ID_SIZE] = "evt_test";
+    struct webhook endpoint;
+    struct pg_rows *rows;
+    int result = find_enabled(arena, account_id, webhook, &endpoint);
+    if (result)
+        return result;
+    id_random_base62(id + 8, EVENT_ID_SIZE - 9);
+    result = pg_write(&sql_test,
+                      PG_VALUES(PG_INT(endpoint.id), PG_TEXT(str_from(id)), PG_TEXT(surface), PG_TEXT(event),
+                                PG_TEXT(data), AUDIT_WHO, PG_INT(account_id), PG_TEXT(webhook)),
+                      &rows);
+    if (result)
+        return result;
+    int64_t delivery_id = pg_i64(rows, 0, 0);
+    webhook_ring_job(rows, 0, 1, account_id);
+    pg_rows_free(rows);
+    return webhook_delivery_get(arena, account_id, delivery_id, row);
+}
+
+int webhook_delivery_replay(struct arena *arena, int64_t account_id, int64_t id, struct webhook_delivery *row)
+{
+    struct webhook endpoint;
+    struct pg_rows *rows;
+    int result = webhook_delivery_get(arena, account_id, id, row);
+    if (result == 0)
+        result = find_enabled(arena, account_id, row->webhook, &endpoint);
+    if (result == 0)
+        result = pg_write(&sql_again,
+                          PG_VALUES(PG_INT(id), AUDIT_WHO, PG_INT(account_id), PG_TEXT(str_from(row->ref)),
+                                    PG_INT(endpoint.id)),
+                          &rows);
+    if (result)
+        return result;
+    webhook_ring_job(rows, 0, 1, account_id);
+    pg_rows_free(rows);
+    return webhook_delivery_get(arena, account_id, id, row);
+}
+
+static int replay_old(int64_t endpoint_id, int64_t since_ms, bool failed_only, int64_t *count)
+{
+    int64_t after = 0;
+    bool more = true;
+    while (more) {
+        struct pg_rows *rows;
+        int result = pg_write(&sql_replay,
+                              PG_VALUES(PG_INT(endpoint_id), PG_INT(since_ms), PG_BOOL(failed_only),
+                                        PG_INT(after), PG_INT(REPLAY_AT_ONCE)),
+                              &rows);
+        if (result)
+            return result;
+        more = !pg_is_null(rows, 0, 1);
+        after = pg_i64(rows, 0, 1);
+        *count += pg_i64(rows, 0, 0);
+        pg_rows_free(rows);
+    }
+    return 0;
+}
+
+static int catch_up(int64_t endpoint_id, int64_t since_ms, int64_t *count)
+{
+    int64_t added;
+    do {
+        struct pg_rows *rows;
+        int result = pg_write(
+            &sql_catch_up, PG_VALUES(PG_INT(endpoint_id), PG_INT(since_ms), PG_INT(REPLAY_AT_ONCE)), &rows);
+        if (result)
+            return result;
+        added = pg_i64(rows, 0, 0);
+        *count += added;
+        pg_rows_free(rows);
+    } while (added == REPLAY_AT_ONCE);
+    return 0;
+}
+
+int webhook_replay_since(int64_t account_id, struct str webhook, int64_t since_ms, bool failed_only,
+                         int64_t *count)
+{
+    struct arena arena;
+    struct webhook endpoint;
+    struct pg_rows *rows;
+    *count = 0;
+    arena_init(&arena);
+    int result = find_enabled(&arena, account_id, webhook, &endpoint);
+    arena_clear(&arena);
+    if (result == 0)
+        result = replay_old(endpoint.id, since_ms, failed_only, count);
+    if (result == 0 && !failed_only)
+        result = catch_up(endpoint.id, since_ms, count);
+    if (result == 0)
+        result = pg_write(&sql_wake, PG_VALUES(PG_INT(endpoint.id), AUDIT_WHO), &rows);
+    if (result)
+        return result;
+    webhook_ring_job(rows, 0, 0, account_id);
+    pg_rows_free(rows);
+    return 0;
+}
