@@ -25,15 +25,14 @@
 #include "workers/scale.h"
 #include "workers/sweep.h"
 #include "workers/treasury.h"
+#include "workers/webhook.h"
 
 #include <signal.h>
 #include <stdio.h>
 
 static const struct job_handler handlers[] = {
-    {JOB_SCALE, scale_run},
-    {JOB_DELIVER, deliver_run},
-    {JOB_PING, ping_run},
-    {JOB_PING_VOLATILE, ping_run},
+    {JOB_SCALE, scale_run}, {JOB_DELIVER, deliver_run},    {JOB_WEBHOOK, webhook_run},
+    {JOB_PING, ping_run},   {JOB_PING_VOLATILE, ping_run},
 };
 
 static struct {
@@ -66,6 +65,7 @@ static void close_worker(void *unused)
         sweep_close();
         forget_close();
         treasury_close();
+        webhook_sweep_close();
         if (work.stop_pods)
             sweep_stop_pods();
     }
@@ -118,6 +118,7 @@ static bool open_all(void)
     sweep_open(&work.loop, work.driver);
     forget_open(&work.loop);
     treasury_open(&work.loop);
+    webhook_sweep_open(&work.loop);
     work.sweeping = true;
     work.pool = pool_open(&work.loop, handlers, ARRAY_SIZE(handlers), error, sizeof error);
     if (!work.pool)
@@ -171,6 +172,7 @@ int work_main(int argc, char **argv)
     if (!program_settings("work", env_file) || !settings_are_fit())
         return 2;
     program_begin("work");
+    webhook_name_metrics();
     work.driver = &pod_driver_process;
     loop_open(&work.loop, 0);
     fiber_guard_install();

@@ -10,6 +10,7 @@
 #include "core/domain/lease.h"
 #include "core/domain/login.h"
 #include "core/domain/oauth.h"
+#include "core/domain/webhook_drain.h"
 #include "core/run/sync.h"
 
 #include <errno.h>
@@ -27,6 +28,7 @@ static const struct {
     {"OAuth codes and tokens", oauth_forget},
     {"leases", lease_forget},
     {"AI jobs", ai_job_forget},
+    {"webhook deliveries", webhook_forget},
 };
 
 static struct {
