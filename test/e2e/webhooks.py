@@ -175,14 +175,13 @@ class Hooks:
         self.gateway.sql("UPDATE job SET ring_at = now() WHERE kind = 'webhook' AND state = 'queued' AND run_at <= now()")
 
     def make_due(self, hook):
-        """As if the times of all pauses and retries had come."""
-        self.gateway.sql("UPDATE webhook_endpoint SET paused_until = NULL WHERE ref = %s", hook["id"])
-        self.gateway.sql("UPDATE webhook_due SET next_at = now() WHERE endpoint_id = "
-                         "(SELECT id FROM webhook_endpoint WHERE ref = %s)", hook["id"])
-        self.gateway.sql("UPDATE webhook_block SET until = now() WHERE endpoint_id = "
-                         "(SELECT id FROM webhook_endpoint WHERE ref = %s)", hook["id"])
-        self.gateway.sql("UPDATE job SET run_at = now(), ring_at = now() WHERE kind = 'webhook' AND state = 'queued' "
-                         "AND key = (SELECT id::text FROM webhook_endpoint WHERE ref = %s)", hook["id"])
+        """As if the times of all pauses and retries had come: at one moment, as time does."""
+        self.gateway.sql(
+            "WITH w AS (UPDATE webhook_endpoint SET paused_until = NULL WHERE ref = %s RETURNING id), "
+            "due AS (UPDATE webhook_due SET next_at = now() FROM w WHERE endpoint_id = w.id), "
+            "block AS (UPDATE webhook_block SET until = now() FROM w WHERE endpoint_id = w.id) "
+            "UPDATE job SET run_at = now(), ring_at = now() FROM w WHERE kind = 'webhook' AND state = 'queued' "
+            "AND key = w.id::text", hook["id"])
 
 
 def seed_signature(body, secret):
