@@ -69,6 +69,10 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
     X(M_AI_TOKENS,          COUNTER,   "wakegate_ai_tokens_total",             NULL,      "Tokens of answers that were delivered") \
     X(M_AI_SETTLED,         COUNTER,   "wakegate_ai_settled_total",            NULL,      "Ends of AI calls that were committed") \
     X(M_AI_UNSETTLED,       GAUGE,     "wakegate_ai_unsettled",                NULL,      "Ends of AI calls that wait for their commit") \
+    X(M_LEASE_SECONDS,      HISTOGRAM, "wakegate_lease_refill_seconds",        NULL,      "Time in which a slice of a balance was lent to Redis, or refused") \
+    X(M_LEASE_GRANTS,       COUNTER,   "wakegate_lease_grants_total",          NULL,      "Slices of balances that were lent to Redis") \
+    X(M_LEASE_REFUSED,      COUNTER,   "wakegate_lease_refused_total",         NULL,      "Slices refused because the account had not so much") \
+    X(M_LEASE_RETURNS,      COUNTER,   "wakegate_lease_returns_total",         NULL,      "Leases taken back from Redis: idle, lost, or wanted") \
     X(M_TUNNELS,            GAUGE,     "wakegate_tunnels",                     NULL,      "Open connections between a client and a pod that have switched protocols")
 /* clang-format on */
 

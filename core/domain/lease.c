@@ -5,6 +5,7 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/crash.h"
+#include "core/base/metrics.h"
 #include "core/domain/ledger_internal.h"
 #include "core/run/sync.h"
 #include "core/store/pg.h"
@@ -131,8 +132,11 @@ static int take(struct arena *arena, int64_t account_id, int64_t generation, mon
     *free_there = 0;
     int result = redis_script(redis_shared(), &reply, arena, "lease_take.lua", args, 2, 1);
     *was_there = result == 0 && reply.type == REDIS_STRING;
-    if (*was_there && (!str_to_i64(reply.text, free_there) || *free_there < 0))
+    if (*was_there && !str_to_i64(reply.text, free_there))
         return -EIO;
+    /* Below nothing, as a call that cost more than it had reserved leaves it: there is nothing to give back. */
+    if (*free_there < 0)
+        *free_there = 0;
     return result;
 }
 
@@ -197,19 +201,24 @@ static int try_refill(struct arena *arena, int64_t account_id, money needed, boo
     }
     CRASH_POINT("lease-granted");
     result = apply(arena, account_id, seen.epoch, &offer, &applied);
+    metric_add(M_LEASE_GRANTS, result == 0 && applied);
     return result ? result : applied ? 0 : -EALREADY;
 }
 
 static int refill(int64_t account_id, money needed)
 {
+    uint64_t begun_ns = clock_now_ns();
     uint64_t until_ns = clock_in_ms(WAIT_MOST_MS);
     for (unsigned tries = 0;; tries++) {
         struct arena arena;
         arena_init(&arena);
         int result = try_refill(&arena, account_id, needed, tries >= IMPATIENT_TRIES);
         arena_clear(&arena);
-        if (result != -EAGAIN && result != -EALREADY)
+        if (result != -EAGAIN && result != -EALREADY) {
+            metric_observe_us(M_LEASE_SECONDS, 0, (clock_now_ns() - begun_ns) / 1000);
+            metric_add(M_LEASE_REFUSED, result == -EDQUOT);
             return result;
+        }
         if (clock_now_ns() > until_ns)
             return -ETIMEDOUT;
         if (result == -EAGAIN && fiber_sleep_ms(WAIT_PAUSE_MS))
@@ -357,6 +366,7 @@ static int recall(struct arena *arena, int64_t account_id, int64_t generation)
     bool was_there;
     fiber_hold();
     int result = take(arena, account_id, generation, &free_there, &was_there);
+    metric_add(M_LEASE_RETURNS, result == 0);
     CRASH_POINT("lease-taken");
     if (result == 0)
         result = fence(account_id, generation, free_there, was_there);

@@ -308,6 +308,28 @@ def test_a_violation_is_found_and_told_by_the_status(gateway, account):
     assert_sound(gateway)
 
 
+def test_a_low_balance_is_told_once_a_crossing(gateway, account):
+    number = number_of(gateway, account)
+
+    def told():
+        return gateway.sql("SELECT data->>'balance' FROM event WHERE account_id = %s AND name = 'billing.low_balance' "
+                           "ORDER BY seq", number)
+
+    def take(amount):
+        gateway.admin("ledger", "debit", account.id, "--amount", amount)
+        return [row[0] for row in told()]
+
+    deposit(account, "5")
+    assert take("1") == []  # it never was above
+    deposit(account, "16")
+    assert take("10") == []
+    assert take("0.5") == take("1") == ["9.5"]
+    deposit(account, "1.49")  # 9.99: not above again
+    assert take("1") == ["9.5"]
+    deposit(account, "1.01")
+    assert take("0.000000000000000001") == ["9.5", "9.999999999999999999"]
+
+
 VIOLATIONS = [
     ("UPDATE wallet SET leased = leased + 1 WHERE account_id = %s", "leased is"),
     ("INSERT INTO ledger_transfer (account_id, kind, debit, credit, amount, ref) VALUES (%s, 'credit', 'available', 'payments', 1, 'x')",
