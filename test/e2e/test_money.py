@@ -312,8 +312,10 @@ def test_a_low_balance_is_told_once_a_crossing(gateway, account):
     number = number_of(gateway, account)
 
     def told():
-        return gateway.sql("SELECT data->>'balance' FROM event WHERE account_id = %s AND name = 'billing.low_balance' "
-                           "ORDER BY seq", number)
+        """Whether they have their number yet or not."""
+        return gateway.sql("SELECT data->>'balance' FROM (SELECT account_id, name, at, data FROM event UNION ALL "
+                           "SELECT account_id, name, at, data FROM event_outbox) AS e WHERE account_id = %s "
+                           "AND name = 'billing.low_balance' ORDER BY at", number)
 
     def take(amount):
         gateway.admin("ledger", "debit", account.id, "--amount", amount)
