@@ -475,6 +475,12 @@ static void the_bound_counts_all_that_a_provider_may_charge(void **state)
     const char *tools = "[{'type':'function','function':{'name':'f','description':'\\n'}}]";
     assert_int_equal(bound_of(&arena, arena_printf(&arena, HI ",'tools':%s", tools), &estimate),
                      base + 2 + AI_TOOLS_OVERHEAD_TOKENS + (int64_t)strlen(tools));
+    const char *functions = "[{'name':'f'}]";
+    const char *format = "{'type':'text'}";
+    assert_int_equal(
+        bound_of(&arena, arena_printf(&arena, HI ",'functions':%s,'response_format':%s", functions, format),
+                 &estimate),
+        base + 2 + 2 * AI_TOOLS_OVERHEAD_TOKENS + (int64_t)(strlen(functions) + strlen(format)));
     struct ai_request request = ai_test_request(&arena, AI_COMPLETION, "{'model':'m','prompt':'12345'}");
     assert_int_equal(request.prompt_tokens_most, base + 5);
     assert_int_equal(request.prompt_tokens, 2 + 4);

@@ -141,6 +141,9 @@ static void tools_and_their_choice_are_translated(void **state)
     parameter_written(TOOL ",'tool_choice':{'type':'function','function':{'name':'f'}}",
                       TOOL_WRITTEN ",'tool_choice':{'type':'tool','name':'f'}");
     parameter_written("'tools':[{'type':'custom','custom':{'name':'f'}}]", "!tools");
+    parameter_written(
+        "'tools':[{'type':'function','function':{'name':'f'}},{'type':'custom','custom':{'name':'g'}}]",
+        "!tools");
     parameter_written(TOOL ",'tool_choice':{'type':'allowed_tools','allowed_tools':{'mode':'auto','tools':["
                            "{'type':'function','function':{'name':'f'}}]}}",
                       "!tool_choice");

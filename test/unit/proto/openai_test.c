@@ -418,6 +418,38 @@ static void choices_of_a_stream_are_told_apart(void **state)
     assert_null(stream.finish_reason);
 }
 
+static void choices_of_a_chunk_are_bounded(void **state)
+{
+    (void)state;
+#define SIX "{'text':'a'},{'text':'a'},{'text':'a'},{'text':'a'},{'text':'a'},{'text':'a'}"
+    static const char *const events[] = {"{'choices':[" SIX "," SIX "," SIX "]}", NULL};
+#undef SIX
+    struct ai_identity identity = ai_test_identity(AI_COMPLETION);
+    struct ai_stream stream;
+    struct arena scratch;
+    struct buf out = {0};
+    struct ai_failure failure;
+    arena_init(&scratch);
+    identity.choices = AI_CHOICES_MAX;
+    ai_openai.stream_begin(&stream, &identity);
+    assert_int_equal(
+        ai_openai.stream_event(&stream, &scratch, STR_NONE, ai_quoted(&scratch, events[0]), &out, &failure),
+        AI_STREAM_MORE);
+    assert_int_equal(stream.bytes, AI_CHOICES_MAX);
+    /* And one that is there more often than it may be. */
+    struct buf many = {0};
+    buf_add_literal(&many, "{\"choices\":[");
+    for (int i = 0; i < 50; i++)
+        buf_add_text(&many, i > 0 ? ",{\"index\":0,\"text\":\"a\"}" : "{\"index\":0,\"text\":\"a\"}");
+    buf_add_literal(&many, "]}");
+    assert_int_equal(ai_openai.stream_event(&stream, &scratch, STR_NONE, buf_str(&many), &out, &failure),
+                     AI_STREAM_MORE);
+    assert_int_equal(stream.bytes, 2 * AI_CHOICES_MAX);
+    buf_clear(&many);
+    buf_clear(&out);
+    arena_clear(&scratch);
+}
+
 static void a_stream_may_fail_at_any_event(void **state)
 {
     (void)state;
@@ -501,6 +533,7 @@ int main(void)
         cmocka_unit_test(a_streamed_completion_is_pieces_of_text),
         cmocka_unit_test(tool_calls_come_in_pieces),
         cmocka_unit_test(choices_of_a_stream_are_told_apart),
+        cmocka_unit_test(choices_of_a_chunk_are_bounded),
         cmocka_unit_test(a_stream_may_fail_at_any_event),
         cmocka_unit_test(a_stream_that_ends_without_a_reason_has_one),
         cmocka_unit_test(usage_that_comes_twice_counts_once),
