@@ -135,28 +135,33 @@ static int on_socket(CURL *easy, curl_socket_t descriptor, int what, void *arg, 
     (void)unused;
     struct fetch_pool *pool = arg;
     struct fetch_watch *watch = watch_of(pool->client, descriptor);
+    bool ours = watch && watch->pool == pool;
     if (what == CURL_POLL_REMOVE) {
-        if (watch && watch->kept)
+        if (!ours)
+            return 0; /* the number is another pool's by now */
+        if (watch->kept)
             watch->wanted = 0;
-        else if (watch)
+        else
             watch_close(watch);
         return 0;
     }
-    if (!watch)
+    if (watch && !ours)
+        watch_close(watch);
+    if (!ours)
         watch = watch_open(pool, descriptor);
     watch_want(watch, (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0));
     return 0;
 }
 
 /* The system gave out a number anew that we still watch: libcurl has closed the old descriptor, and may not say so
- * if it wants the same of the new one. */
-static void watch_replace(struct fetch_watch *old)
+ * if it wants the same of the new one. Another pool's libcurl knows nothing of the old one. */
+static void watch_replace(struct fetch_watch *old, struct fetch_pool *pool)
 {
-    struct fetch_pool *pool = old->pool;
     int descriptor = old->descriptor;
-    int wanted = old->wanted;
+    int wanted = old->pool == pool ? old->wanted : 0;
     watch_close(old);
-    watch_want(watch_open(pool, descriptor), wanted);
+    if (wanted)
+        watch_want(watch_open(pool, descriptor), wanted);
 }
 
 /* libcurl repeats a request when a kept connection ends without an answer, though the peer may have acted on it. */
@@ -195,7 +200,7 @@ static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockad
     }
     struct fetch_watch *old = watch_of(transfer->client, descriptor);
     if (old)
-        watch_replace(old);
+        watch_replace(old, transfer->pool);
     transfer->opened = descriptor;
     return descriptor;
 }

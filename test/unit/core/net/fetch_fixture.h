@@ -16,7 +16,7 @@
 #define OK_HELLO "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
 #define OK_CHUNKED "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
-enum { CONNECTIONS_MAX = 128, PATIENCE_S = 20 };
+enum { CONNECTIONS_MAX = 2048, PATIENCE_S = 20 };
 
 struct server;
 

@@ -373,6 +373,74 @@ static void a_name_server_that_does_not_answer_stops_nobody_else(void **state)
     RUN(play_hanging_lookup, {OK_HELLO, KEEP});
 }
 
+/* ---- descriptors ---- */
+
+enum { CHURNERS = 24, CHURNS = 60 };
+
+struct churn {
+    struct scene *scene;
+    struct group group;
+    int refused_port;
+    unsigned seed;
+    unsigned good;
+    unsigned bad;
+};
+
+/* One call of some kind by some pool: looked up or not, refused, given up, or good. */
+static void churn_once(struct churn *churn, unsigned dice)
+{
+    struct arena arena;
+    struct fetch_answer answer;
+    struct fetch_request request = request_to(churn->scene, "GET", "/");
+    arena_init(&arena);
+    request.pool = arena_printf(&arena, "pool %u", dice % 7);
+    request.guard = dice / 7 % 2;
+    bool fails = dice / 14 % 3 == 0;
+    const char *host = dice / 42 % 3 ? "127.0.0.1" : arena_printf(&arena, "n%u.test", dice % 5000);
+    request.url =
+        arena_printf(&arena, "http://%s:%d/", host, fails ? churn->refused_port : churn->scene->server.port);
+    bool hurried = dice / 126 % 4 == 0;
+    request.total_timeout_ms = hurried ? 1 : 5000;
+    int result = fetch(&request, &arena, &answer);
+    churn->good += result == 0;
+    churn->bad += !hurried && result != (fails ? -ECONNREFUSED : 0);
+    arena_clear(&arena);
+}
+
+static void churn_on_fiber(void *arg)
+{
+    struct churn *churn = arg;
+    for (int i = 0; i < CHURNS; i++) {
+        churn->seed = churn->seed * 1664525 + 1013904223;
+        churn_once(churn, churn->seed >> 8);
+    }
+    group_done(&churn->group);
+}
+
+static void play_churn(struct scene *scene)
+{
+    struct churn churn = {.scene = scene, .seed = 3};
+    int unheard = bind_local("127.0.0.1", &churn.refused_port);
+    for (int i = 0; i < CHURNERS; i++) {
+        group_add(&churn.group);
+        fiber_start(loop_self(), "churn", churn_on_fiber, &churn);
+    }
+    assert_int_equal(group_wait(&churn.group, "churn", CLOCK_NEVER), 0);
+    close(unheard);
+    assert_int_equal(churn.bad, 0);
+    assert_in_range(churn.good, CHURNERS * CHURNS / 3, CHURNERS * CHURNS);
+}
+
+/* A number that one pool's libcurl has closed is the next one's socket, or its resolver's. */
+static void descriptors_go_from_pool_to_pool(void **state)
+{
+    (void)state;
+    static const char *const answers[] = {"127.0.0.1", NULL};
+    answer_lookups(answers);
+    allow_networks("127.0.0.1");
+    RUN(play_churn, {OK_HELLO, KEEP});
+}
+
 int main(void)
 {
     sem_init(&lookup_go, 0, 0);
@@ -385,6 +453,7 @@ int main(void)
         cmocka_unit_test(an_address_without_a_route_costs_no_time),
         cmocka_unit_test(a_redirect_leads_nowhere),
         cmocka_unit_test(a_connection_opened_without_the_guard_is_not_used_under_it),
+        cmocka_unit_test(descriptors_go_from_pool_to_pool),
         cmocka_unit_test(a_name_server_that_does_not_answer_stops_nobody_else),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

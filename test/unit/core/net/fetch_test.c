@@ -272,6 +272,17 @@ static void play_connect_timeout(struct scene *scene)
         assert_str(scene->answer.body, "hello");
     }
     assert_int_equal(scene->server.accepts, 1);
+    /* And so it is from one pool to the other. */
+    for (int i = 0; i < 6; i++) {
+        request.pool = i % 2 ? "odd" : NULL;
+        request.connect_timeout_ms = 30 + (uint64_t)(i / 3) * 1000;
+        request.total_timeout_ms = 60;
+        int result = fetch(&request, &scene->arena, &scene->answer);
+        assert_int_equal(result, i / 3 ? -ETIMEDOUT : -ECONNREFUSED);
+        struct fetch_request next = request_to(scene, "GET", "/");
+        next.pool = arena_printf(&scene->arena, "%d", i);
+        assert_int_equal(fetch(&next, &scene->arena, &scene->answer), 0);
+    }
     deaf_close(&deaf);
 }
 
