@@ -35,6 +35,19 @@ void ai_failure_make(struct ai_failure *failure, enum ai_fault fault, struct str
     };
 }
 
+static struct str kept(struct arena *arena, struct str text)
+{
+    return text.at ? arena_str(arena, text) : STR_NONE;
+}
+
+void ai_failure_keep(struct arena *arena, struct ai_failure *failure)
+{
+    failure->code = arena_strdup(arena, failure->code);
+    failure->message = kept(arena, failure->message);
+    failure->param = kept(arena, failure->param);
+    failure->detail = kept(arena, failure->detail);
+}
+
 void ai_put_error(struct buf *out, const struct ai_failure *failure)
 {
     struct json_out json = json_out_to(out);

@@ -61,6 +61,9 @@ enum { AI_FAILURE_TEXT_MAX = 500 /* bytes of message and detail */, AI_RETRY_AFT
 /* A failure that is no answer of the provider's; `detail`, absent or constant, is for the log. */
 void ai_failure_make(struct ai_failure *failure, enum ai_fault fault, struct str detail);
 
+/* Copies what the failure points to into the arena, for who keeps it longer than that of its reader. */
+void ai_failure_keep(struct arena *arena, struct ai_failure *failure);
+
 /* The words of a provider, in the arena, for the eyes of others: keys and what looks like one are struck out, as is every `secret`
  * (absent: none) in it, control characters are blanks, and what is over AI_FAILURE_TEXT_MAX is cut off. */
 struct str ai_sanitise(struct arena *arena, struct str text, struct str secret);

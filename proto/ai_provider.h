@@ -83,7 +83,7 @@ struct ai_provider_ops {
 
     /*
      * Takes one event of the provider's stream (its type, perhaps absent, and data) and appends at most one chunk for our
-     * client, JSON; nothing when it has nothing to show. What is read lives in `scratch`, which the caller clears when it
+     * client, JSON; nothing when it has nothing to show. What is read, and of a failure the texts, lives in `scratch`, which the caller clears when it
      * likes. After END or FAILED (with the failure) the stream is over; text that came before counts all the same.
      */
     enum ai_stream_state (*stream_event)(struct ai_stream *stream, struct arena *scratch, struct str type,

@@ -95,6 +95,7 @@ static int read_call(struct ai_run *run, struct ai_failure *failure)
         .created_s = meta->created_ms / 1000,
         .choices = run->request.choices,
         .prompt_tokens = run->request.prompt_tokens,
+        .secret = str_from(run->route->provider->api_key),
         .include_usage = meta->wants_usage,
     };
     return 0;

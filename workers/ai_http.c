@@ -149,6 +149,8 @@ static int take_events(struct reading *reading, struct ai_failure *failure)
         if (run->lines.size > before)
             buf_add_char(&run->lines, '\n');
         ai_run_keep_text(run, reading->stream.text);
+        if (reading->state == AI_STREAM_FAILED)
+            ai_failure_keep(&run->arena, failure);
         arena_clear(&reading->scratch);
     }
     ai_stream_usage(&reading->stream, &run->usage);

@@ -339,6 +339,27 @@ static void a_provider_is_asked_again_when_it_says(void **state)
     }
 }
 
+/* In an arena whose memory is poisoned when it is cleared. */
+static void a_failure_can_be_kept(void **state)
+{
+    (void)state;
+    struct arena arena;
+    struct arena longer;
+    arena_init(&arena);
+    arena_init(&longer);
+    struct ai_failure failure = failed(
+        &arena, &ai_openai, 400, "{'error':{'message':'Bad size','param':'size','code':'bad_size'}}", NULL);
+    ai_failure_keep(&longer, &failure);
+    arena_clear(&arena);
+    assert_true(str_equal(failure.message, STR("Bad size")) && str_equal(failure.detail, STR("Bad size")));
+    assert_true(str_equal(failure.param, STR("size")));
+    assert_string_equal(failure.code, "bad_size");
+    ai_failure_make(&failure, AI_FAULT_BROKEN, STR_NONE);
+    ai_failure_keep(&longer, &failure);
+    assert_null(failure.detail.at);
+    arena_clear(&longer);
+}
+
 static void limits_are_read_of_any_answer(void **state)
 {
     (void)state;
@@ -380,6 +401,7 @@ int main(void)
         cmocka_unit_test(retry_after_is_seconds_or_a_date),
         cmocka_unit_test(times_are_those_of_rfc_3339),
         cmocka_unit_test(a_provider_is_asked_again_when_it_says),
+        cmocka_unit_test(a_failure_can_be_kept),
         cmocka_unit_test(limits_are_read_of_any_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
