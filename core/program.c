@@ -11,6 +11,7 @@
 #include "core/domain/lease.h"
 #include "core/domain/login.h"
 #include "core/domain/oauth.h"
+#include "core/domain/provider.h"
 #include "core/domain/vault.h"
 #include "core/domain/webhook.h"
 #include "core/net/fetch.h"
@@ -35,7 +36,8 @@ bool program_settings(const char *program, const char *env_file)
 {
     char error[512];
     crypto_init();
-    if (config_load(env_file, error, sizeof error) == 0 && guard_init(error, sizeof error) == 0)
+    if (config_load(env_file, error, sizeof error) == 0 && guard_init(error, sizeof error) == 0 &&
+        provider_check_settings(error, sizeof error) == 0)
         return true;
     fprintf(stderr, "wakegate %s: %s\n", program, error);
     return false;

@@ -89,7 +89,7 @@ static int open_key(struct arena *arena, const struct pg_rows *rows, size_t row,
         return 0;
     }
     if (result == 0)
-        provider->api_key = arena_dup(arena, key.at, key.size);
+        provider->api_key = key.at; /* it ends with a NUL, and wipe_keys knows no other copy */
     return result;
 }
 
@@ -107,6 +107,7 @@ static int provider_from_row(struct arena *arena, const struct pg_rows *rows, si
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         *numbers[i] = pg_i64(rows, row, 4 + (int)i);
     provider->native_completions = pg_bool(rows, row, 12);
+    provider->enabled = pg_bool(rows, row, 18);
     provider->sandbox = (struct sandbox_options){
         .delay_ms = pg_i64(rows, row, 13),
         .chunk_ms = pg_i64(rows, row, 14),
@@ -124,15 +125,9 @@ static int read_providers(struct arena *arena, struct catalogue_parts *parts)
     if (result)
         return result;
     struct provider *providers = arena_zalloc(arena, (pg_count(rows) + 1) * sizeof *providers);
-    struct str *hidden = arena_alloc(arena, (pg_count(rows) + 1) * sizeof *hidden);
     parts->providers = providers;
-    parts->hidden = hidden;
-    for (size_t row = 0; result == 0 && row < pg_count(rows); row++) {
-        if (pg_bool(rows, row, 18))
-            result = provider_from_row(arena, rows, row, &providers[parts->provider_count++]);
-        else
-            hidden[parts->hidden_count++] = arena_str(arena, pg_str(rows, row, 0));
-    }
+    for (size_t row = 0; result == 0 && row < pg_count(rows); row++)
+        result = provider_from_row(arena, rows, row, &providers[parts->provider_count++]);
     pg_rows_free(rows);
     return result;
 }

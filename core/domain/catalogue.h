@@ -7,7 +7,7 @@
 /*
  * All models and their providers, as one immutable snapshot for the process: what the program brings along, what the settings
  * name (OPENAI_API_KEY, ANTHROPIC_API_KEY) and the rows of tables provider, model and model_route, which stand in place of
- * others of the same name. Once a second it is looked whether the rows have changed, and then a new snapshot takes its place.
+ * others of the same name; rows "openai" and "anthropic" without a URL are where the settings say. Once a second it is looked whether the rows have changed, and then a new snapshot takes its place.
  * While PostgreSQL is away the last one stays.
  *
  * Without any provider but the sandbox, the models that the program knows are answered by it, for no price. As soon as there is
@@ -32,7 +32,7 @@ void catalogue_unref(struct catalogue *catalogue); /* NULL is fine */
 /* Another snapshot, from the rows as they are at this moment; the caller's. For operators. Waits. */
 int catalogue_read(struct catalogue **catalogue) MUST_USE;
 
-/* NULL: there is none of that name that is served. */
+/* NULL: there is none of that name that is served, or enabled. */
 const struct model *catalogue_model(const struct catalogue *catalogue, struct str id);
 const struct provider *catalogue_provider(const struct catalogue *catalogue, struct str name);
 /* In order of their ids and names. */
@@ -40,5 +40,13 @@ size_t catalogue_model_count(const struct catalogue *catalogue);
 const struct model *catalogue_model_at(const struct catalogue *catalogue, size_t index);
 size_t catalogue_provider_count(const struct catalogue *catalogue);
 const struct provider *catalogue_provider_at(const struct catalogue *catalogue, size_t index);
+
+/* For operators: what is not enabled and rows that nobody serves, too. They are behind the others, from the count to the total. */
+const struct model *catalogue_any_model(const struct catalogue *catalogue, struct str id);
+const struct provider *catalogue_any_provider(const struct catalogue *catalogue, struct str name);
+size_t catalogue_model_total(const struct catalogue *catalogue);
+size_t catalogue_provider_total(const struct catalogue *catalogue);
+/* Whether the program knows a model of this id by itself. */
+bool catalogue_knows(struct str id);
 
 #endif

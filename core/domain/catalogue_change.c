@@ -2,6 +2,7 @@
 #include "core/domain/catalogue_change.h"
 
 #include "core/domain/audit.h"
+#include "core/domain/catalogue_internal.h"
 #include "core/domain/vault.h"
 
 #include <errno.h>
@@ -11,7 +12,7 @@ static const struct pg_statement sql_save_provider = {
     "provider_save",
     "WITH i AS (INSERT INTO provider AS p (name, kind, base_url, api_key, max_in_flight, queue_calls, queue_bytes, "
     "queue_wait_ms, connect_ms, header_ms, idle_ms, total_ms, delay_ms, chunk_ms, fail_status, stall_after, "
-    "answer_tokens, native_completions, enabled) VALUES ($1::text, coalesce($2::text, 'openai'), $3::text, $4::bytea, "
+    "answer_tokens, native_completions, enabled) VALUES ($1::text, coalesce($2::text, $21::text), $3::text, $4::bytea, "
     "coalesce($5::bigint, 1024), coalesce($6::bigint, 10000), coalesce($7::bigint, 268435456), "
     "coalesce($8::bigint, 30000), coalesce($9::bigint, 5000), coalesce($10::bigint, 120000), "
     "coalesce($11::bigint, 60000), coalesce($12::bigint, 600000), coalesce($13::bigint, 0), coalesce($14::bigint, 0), "
@@ -35,7 +36,7 @@ static const struct pg_statement sql_delete_provider = {
 static const struct pg_statement sql_save_model = {
     "model_save",
     "WITH i AS (INSERT INTO model AS m (id, owned_by, price_in, price_out, price_cached, max_output, default_output, context, "
-    "cache_seconds, cache_percent, enabled) VALUES ($1::text, coalesce($2::text, 'operator'), $3::numeric / 1000000, "
+    "cache_seconds, cache_percent, enabled) VALUES ($1::text, coalesce($2::text, $13::text), $3::numeric / 1000000, "
     "$4::numeric / 1000000, $5::numeric / 1000000, $6::bigint, $7::bigint, $8::bigint, coalesce($9::bigint, 0), "
     "coalesce($10::bigint, 100), coalesce($11::bigint, 1) = 1) "
     "ON CONFLICT (id) DO UPDATE SET owned_by = coalesce($2::text, m.owned_by), "
@@ -72,23 +73,29 @@ int provider_save(struct arena *arena, const struct provider_change *change)
     struct str sealed = STR_NONE;
     if (change->api_key.at)
         sealed = vault_seal(arena, change->api_key, "provider.api_key", change->name);
-    struct pg_value values[4 + PROVIDER_NUMBERS + 1] = {PG_TEXT(change->name), PG_TEXT(change->kind),
+    enum provider_kind kind = PROVIDER_OPENAI;
+    struct pg_value values[4 + PROVIDER_NUMBERS + 2] = {PG_TEXT(change->name), PG_TEXT(change->kind),
                                                         PG_TEXT(change->base_url),
                                                         sealed.at ? PG_BYTES(sealed) : PG_NULL};
     for (size_t i = 0; i < PROVIDER_NUMBERS; i++)
         values[4 + i] = number(change->numbers[i]);
     values[4 + PROVIDER_NUMBERS] = AUDIT_WHO;
+    (void)provider_kind_find(change->name,
+                             &kind); /* the names of the program's own are those of their kinds */
+    values[4 + PROVIDER_NUMBERS + 1] = PG_TEXT(str_from(provider_kind_name(kind)));
     return as_range(pg_write(&sql_save_provider, values, ARRAY_SIZE(values), NULL));
 }
 
 static int save_model(struct pg_tx *tx, const struct model_change *change)
 {
-    struct pg_value values[5 + MODEL_NUMBERS + 1] = {PG_TEXT(change->id), PG_TEXT(change->owned_by),
+    const struct catalogue_known *known = catalogue_known_find(change->id);
+    struct pg_value values[5 + MODEL_NUMBERS + 2] = {PG_TEXT(change->id), PG_TEXT(change->owned_by),
                                                      PG_TEXT(change->price_in), PG_TEXT(change->price_out),
                                                      PG_TEXT(change->price_cached)};
     for (size_t i = 0; i < MODEL_NUMBERS; i++)
         values[5 + i] = number(change->numbers[i]);
     values[5 + MODEL_NUMBERS] = AUDIT_WHO;
+    values[5 + MODEL_NUMBERS + 1] = PG_TEXT(str_from(known ? known->owned_by : "operator"));
     int result = pg_query(tx, &sql_save_model, values, ARRAY_SIZE(values), NULL);
     if (result || change->route_count == 0)
         return result;
@@ -110,7 +117,7 @@ int model_save(const struct model_change *change)
     return as_range(pg_end(tx, result));
 }
 
-static int delete (const struct pg_statement *statement, struct str name)
+static int delete_row(const struct pg_statement *statement, struct str name)
 {
     struct pg_rows *rows;
     int result = pg_write(statement, PG_VALUES(PG_TEXT(name), AUDIT_WHO), &rows);
@@ -123,10 +130,10 @@ static int delete (const struct pg_statement *statement, struct str name)
 
 int provider_delete(struct str name)
 {
-    return delete (&sql_delete_provider, name);
+    return delete_row(&sql_delete_provider, name);
 }
 
 int model_delete(struct str id)
 {
-    return delete (&sql_delete_model, id);
+    return delete_row(&sql_delete_model, id);
 }

@@ -33,7 +33,7 @@ enum catalogue_number {
 
 struct provider_change {
     struct str name;
-    struct str kind; /* of a new row: "openai" where absent */
+    struct str kind; /* of a new row that has the name of none: "openai" where absent */
     struct str base_url;
     struct str api_key; /* in clear; sealed before it is stored */
     int64_t numbers[PROVIDER_NUMBERS];

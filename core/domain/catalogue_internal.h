@@ -16,10 +16,12 @@ struct catalogue_piece {
 struct catalogue {
     atomic_uint references;
     struct catalogue_piece *pieces;
-    struct provider *providers; /* by name */
+    struct provider *providers; /* by name; behind `provider_count` those that are not enabled */
     size_t provider_count;
-    struct model *models; /* by id */
+    size_t provider_total;
+    struct model *models; /* by id; behind `model_count` rows that are not served */
     size_t model_count;
+    size_t model_total;
 };
 
 /* The models that the program knows. Prices are US dollars for a million tokens. */
@@ -36,6 +38,8 @@ struct catalogue_known {
 };
 extern const struct catalogue_known catalogue_known[];
 extern const size_t catalogue_known_count;
+/* NULL: the program does not know it. */
+const struct catalogue_known *catalogue_known_find(struct str id);
 
 /* A row's values, NULL or negative where it has none. */
 struct catalogue_row {
@@ -60,10 +64,8 @@ struct catalogue_route_row {
 
 /* What a snapshot is made of. Providers' texts are copied, keys with them. */
 struct catalogue_parts {
-    const struct provider *providers; /* rows that are enabled */
+    const struct provider *providers; /* rows */
     size_t provider_count;
-    const struct str *hidden; /* names of rows that are not */
-    size_t hidden_count;
     const struct catalogue_row *models;
     size_t model_count;
     const struct catalogue_route_row *routes; /* by model and position */

@@ -26,3 +26,11 @@ const struct catalogue_known catalogue_known[] = {
 };
 /* clang-format on */
 const size_t catalogue_known_count = ARRAY_SIZE(catalogue_known);
+
+const struct catalogue_known *catalogue_known_find(struct str id)
+{
+    for (size_t i = 0; i < catalogue_known_count; i++)
+        if (str_equal(id, str_from(catalogue_known[i].id)))
+            return &catalogue_known[i];
+    return NULL;
+}

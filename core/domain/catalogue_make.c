@@ -46,6 +46,7 @@ void catalogue_unref(struct catalogue *catalogue)
 /* ---- providers ---- */
 
 static const struct provider defaults = {
+    .enabled = true,
     .max_in_flight = 1024,
     .queue_calls = 10000,
     .queue_bytes = 256 << 20,
@@ -57,9 +58,9 @@ static const struct provider defaults = {
     .sandbox = {.stall_after = -1},
 };
 
-static const struct provider *find_provider(const struct catalogue *catalogue, struct str name)
+static const struct provider *find_provider(const struct catalogue *catalogue, size_t count, struct str name)
 {
-    for (size_t i = 0; i < catalogue->provider_count; i++)
+    for (size_t i = 0; i < count; i++)
         if (str_equal(name, str_from(catalogue->providers[i].name)))
             return &catalogue->providers[i];
     return NULL;
@@ -67,7 +68,7 @@ static const struct provider *find_provider(const struct catalogue *catalogue, s
 
 static void add_provider(struct catalogue *catalogue, const struct provider *given)
 {
-    struct provider *provider = &catalogue->providers[catalogue->provider_count++];
+    struct provider *provider = &catalogue->providers[catalogue->provider_total++];
     struct str url = str_from(given->base_url);
     *provider = *given;
     while (url.size && url.at[url.size - 1] == '/')
@@ -77,47 +78,53 @@ static void add_provider(struct catalogue *catalogue, const struct provider *giv
     provider->api_key = keep(catalogue, str_from(given->api_key));
 }
 
-static bool is_hidden(const struct catalogue_parts *parts, const char *name)
+/* A provider as the settings have it. Of a row without a URL only what it lacks: a key of theirs goes nowhere else. */
+static void take_settings(struct provider *provider)
 {
-    for (size_t i = 0; i < parts->hidden_count; i++)
-        if (str_equal(parts->hidden[i], str_from(name)))
-            return true;
-    return false;
+    const char *url = provider->kind == PROVIDER_OPENAI ? config->openai_url : config->anthropic_url;
+    const char *key = provider->kind == PROVIDER_OPENAI ? config->openai_key : config->anthropic_key;
+    if (provider->kind == PROVIDER_SANDBOX || provider->base_url ||
+        strcmp(provider->name, provider_kind_name(provider->kind)) != 0)
+        return;
+    provider->base_url = url;
+    if (!provider->api_key && key[0])
+        provider->api_key = key;
 }
 
 /* Unless a row of that name stands in its place. */
-static void add_own_provider(struct catalogue *catalogue, const struct catalogue_parts *parts,
-                             const char *name, enum provider_kind kind, const char *base_url,
-                             const char *api_key)
+static void add_own_provider(struct catalogue *catalogue, enum provider_kind kind)
 {
-    if (find_provider(catalogue, str_from(name)) || is_hidden(parts, name))
-        return;
     struct provider provider = defaults;
-    provider.name = name;
+    provider.name = provider_kind_name(kind);
     provider.kind = kind;
-    provider.base_url = base_url;
-    provider.api_key = api_key;
-    add_provider(catalogue, &provider);
+    take_settings(&provider);
+    if ((kind == PROVIDER_SANDBOX || provider.api_key) &&
+        !find_provider(catalogue, catalogue->provider_total, str_from(provider.name)))
+        add_provider(catalogue, &provider);
 }
 
 static int by_name(const void *a, const void *b)
 {
-    return strcmp(((const struct provider *)a)->name, ((const struct provider *)b)->name);
+    const struct provider *one = a;
+    const struct provider *other = b;
+    return one->enabled != other->enabled ? other->enabled - one->enabled : strcmp(one->name, other->name);
 }
 
 static void add_providers(struct catalogue *catalogue, const struct catalogue_parts *parts)
 {
     catalogue->providers =
         piece(catalogue, (parts->provider_count + PROVIDER_KINDS) * sizeof *catalogue->providers);
-    for (size_t i = 0; i < parts->provider_count; i++)
-        add_provider(catalogue, &parts->providers[i]);
-    add_own_provider(catalogue, parts, "sandbox", PROVIDER_SANDBOX, NULL, NULL);
-    if (config->openai_key[0])
-        add_own_provider(catalogue, parts, "openai", PROVIDER_OPENAI, config->openai_url, config->openai_key);
-    if (config->anthropic_key[0])
-        add_own_provider(catalogue, parts, "anthropic", PROVIDER_ANTHROPIC, config->anthropic_url,
-                         config->anthropic_key);
-    qsort(catalogue->providers, catalogue->provider_count, sizeof *catalogue->providers, by_name);
+    for (size_t i = 0; i < parts->provider_count; i++) {
+        struct provider provider = parts->providers[i];
+        take_settings(&provider);
+        add_provider(catalogue, &provider);
+    }
+    for (int kind = 0; kind < PROVIDER_KINDS; kind++)
+        add_own_provider(catalogue, (enum provider_kind)kind);
+    qsort(catalogue->providers, catalogue->provider_total, sizeof *catalogue->providers, by_name);
+    while (catalogue->provider_count < catalogue->provider_total &&
+           catalogue->providers[catalogue->provider_count].enabled)
+        catalogue->provider_count++;
 }
 
 /* ---- models ---- */
@@ -134,13 +141,13 @@ static bool has_real_provider(const struct catalogue *catalogue)
  * there is no other at all. */
 static const struct provider *provider_for(const struct catalogue *catalogue, enum provider_kind kind)
 {
-    const struct provider *named = find_provider(catalogue, str_from(provider_kind_name(kind)));
+    const struct provider *named = catalogue_provider(catalogue, str_from(provider_kind_name(kind)));
     if (named && named->kind == kind)
         return named;
     for (size_t i = 0; i < catalogue->provider_count; i++)
         if (catalogue->providers[i].kind == kind)
             return &catalogue->providers[i];
-    return has_real_provider(catalogue) ? NULL : find_provider(catalogue, STR("sandbox"));
+    return has_real_provider(catalogue) ? NULL : catalogue_provider(catalogue, STR("sandbox"));
 }
 
 /* A price for a million tokens as one for a token; prices of ours divide. */
@@ -168,7 +175,7 @@ static void add_routes(struct catalogue *catalogue, struct model *model, const s
     for (size_t i = 0; i < parts->route_count; i++) {
         const struct catalogue_route_row *row = &parts->routes[i];
         const struct provider *provider =
-            str_equal(row->model, model->id) ? find_provider(catalogue, row->provider) : NULL;
+            str_equal(row->model, model->id) ? catalogue_provider(catalogue, row->provider) : NULL;
         if (provider && model->route_count < MODEL_ROUTES_MAX)
             model->routes[model->route_count++] =
                 (struct model_route){provider, keep(catalogue, row->upstream_model)};
@@ -183,18 +190,48 @@ static bool has_route_rows(const struct catalogue_parts *parts, struct str id)
     return false;
 }
 
-/* One of `known` and `row` may be NULL. Takes it back when nobody serves it. */
+static void take_known(struct model *model, const struct catalogue_known *known)
+{
+    model->owned_by = known->owned_by;
+    model->created_s = known->created_s;
+    model->context = known->context;
+    model->max_output = known->max_output;
+    /* The sandbox alone costs nothing: a call may end at any of the routes. */
+    for (size_t i = 0; i < model->route_count; i++)
+        if (model->routes[i].provider->kind != PROVIDER_SANDBOX) {
+            model->price_in = per_token(known->price_in);
+            model->price_out = per_token(known->price_out);
+            model->price_cached = per_token(known->price_cached);
+            return;
+        }
+}
+
+static void take_row(struct catalogue *catalogue, struct model *model, const struct catalogue_row *row)
+{
+    model->owned_by = keep(catalogue, row->owned_by);
+    model->enabled = row->enabled;
+    take_price(&model->price_in, row->price_in);
+    take_price(&model->price_out, row->price_out);
+    model->price_cached = row->price_in.at ? model->price_in : model->price_cached;
+    take_price(&model->price_cached, row->price_cached);
+    take_number(&model->max_output, row->max_output);
+    take_number(&model->context, row->context);
+    model->cache_s = row->cache_s;
+    model->cache_percent = row->cache_percent;
+}
+
+/* One of `known` and `row` may be NULL. What is known and has no provider is passed over. */
 static void add_model(struct catalogue *catalogue, const struct catalogue_parts *parts,
                       const struct catalogue_known *known, const struct catalogue_row *row)
 {
-    struct model *model = &catalogue->models[catalogue->model_count];
+    struct model *model = &catalogue->models[catalogue->model_total];
     struct str id = row ? row->id : str_from(known->id);
     *model = (struct model){
         .id = str_of(keep(catalogue, id), id.size),
-        .owned_by = known ? known->owned_by : NULL,
-        .created_s = known ? known->created_s : row->created_s,
-        .context = known ? known->context : DEFAULT_CONTEXT,
-        .max_output = known ? known->max_output : DEFAULT_MAX_OUTPUT,
+        .enabled = true,
+        .created_s = row ? row->created_s : 0,
+        .context = DEFAULT_CONTEXT,
+        .max_output = DEFAULT_MAX_OUTPUT,
         .cache_percent = 100,
     };
     if (has_route_rows(parts, id)) {
@@ -204,37 +241,17 @@ static void add_model(struct catalogue *catalogue, const struct catalogue_parts 
         if (provider)
             model->routes[model->route_count++] = (struct model_route){provider, keep(catalogue, id)};
     }
-    if (model->route_count == 0)
+    if (model->route_count == 0 && !row)
         return;
-    if (known && model->routes[0].provider->kind != PROVIDER_SANDBOX) {
-        model->price_in = per_token(known->price_in);
-        model->price_out = per_token(known->price_out);
-        model->price_cached = per_token(known->price_cached);
-    }
-    if (row) {
-        model->owned_by = keep(catalogue, row->owned_by);
-        take_price(&model->price_in, row->price_in);
-        take_price(&model->price_out, row->price_out);
-        model->price_cached = row->price_in.at ? model->price_in : model->price_cached;
-        take_price(&model->price_cached, row->price_cached);
-        take_number(&model->max_output, row->max_output);
-        take_number(&model->context, row->context);
-        model->cache_s = row->cache_s;
-        model->cache_percent = row->cache_percent;
-    }
+    if (known)
+        take_known(model, known);
+    if (row)
+        take_row(catalogue, model, row);
     model->default_output = DEFAULT_OUTPUT;
     take_number(&model->default_output, row ? row->default_output : 0);
     if (model->default_output > model->max_output)
         model->default_output = model->max_output;
-    catalogue->model_count++;
-}
-
-static const struct catalogue_known *find_known(struct str id)
-{
-    for (size_t i = 0; i < catalogue_known_count; i++)
-        if (str_equal(id, str_from(catalogue_known[i].id)))
-            return &catalogue_known[i];
-    return NULL;
+    catalogue->model_total++;
 }
 
 static bool has_row(const struct catalogue_parts *parts, const char *id)
@@ -251,9 +268,17 @@ static int compare_ids(struct str a, struct str b)
     return order ? order : (a.size > b.size) - (a.size < b.size);
 }
 
+static bool is_served(const struct model *model)
+{
+    return model->enabled && model->route_count > 0;
+}
+
 static int by_id(const void *a, const void *b)
 {
-    return compare_ids(((const struct model *)a)->id, ((const struct model *)b)->id);
+    const struct model *one = a;
+    const struct model *other = b;
+    bool served = is_served(one);
+    return served != is_served(other) ? is_served(other) - served : compare_ids(one->id, other->id);
 }
 
 struct catalogue *catalogue_make(const struct catalogue_parts *parts)
@@ -264,21 +289,23 @@ struct catalogue *catalogue_make(const struct catalogue_parts *parts)
     catalogue->models =
         piece(catalogue, (parts->model_count + catalogue_known_count) * sizeof *catalogue->models);
     for (size_t i = 0; i < parts->model_count; i++)
-        if (parts->models[i].enabled)
-            add_model(catalogue, parts, find_known(parts->models[i].id), &parts->models[i]);
+        add_model(catalogue, parts, catalogue_known_find(parts->models[i].id), &parts->models[i]);
     for (size_t i = 0; i < catalogue_known_count; i++)
         if (!has_row(parts, catalogue_known[i].id))
             add_model(catalogue, parts, &catalogue_known[i], NULL);
-    qsort(catalogue->models, catalogue->model_count, sizeof *catalogue->models, by_id);
+    qsort(catalogue->models, catalogue->model_total, sizeof *catalogue->models, by_id);
+    while (catalogue->model_count < catalogue->model_total &&
+           is_served(&catalogue->models[catalogue->model_count]))
+        catalogue->model_count++;
     return catalogue;
 }
 
 /* ---- looking ---- */
 
-const struct model *catalogue_model(const struct catalogue *catalogue, struct str id)
+/* Among models[first] to models[end], without the last. */
+static const struct model *find_model(const struct catalogue *catalogue, size_t first, size_t end,
+                                      struct str id)
 {
-    size_t first = 0;
-    size_t end = catalogue->model_count;
     while (id.at && first < end) {
         size_t middle = first + (end - first) / 2;
         int order = compare_ids(id, catalogue->models[middle].id);
@@ -292,9 +319,30 @@ const struct model *catalogue_model(const struct catalogue *catalogue, struct st
     return NULL;
 }
 
+const struct model *catalogue_model(const struct catalogue *catalogue, struct str id)
+{
+    return find_model(catalogue, 0, catalogue->model_count, id);
+}
+
+const struct model *catalogue_any_model(const struct catalogue *catalogue, struct str id)
+{
+    const struct model *model = catalogue_model(catalogue, id);
+    return model ? model : find_model(catalogue, catalogue->model_count, catalogue->model_total, id);
+}
+
+bool catalogue_knows(struct str id)
+{
+    return catalogue_known_find(id) != NULL;
+}
+
 const struct provider *catalogue_provider(const struct catalogue *catalogue, struct str name)
 {
-    return find_provider(catalogue, name);
+    return find_provider(catalogue, catalogue->provider_count, name);
+}
+
+const struct provider *catalogue_any_provider(const struct catalogue *catalogue, struct str name)
+{
+    return find_provider(catalogue, catalogue->provider_total, name);
 }
 
 size_t catalogue_model_count(const struct catalogue *catalogue)
@@ -304,7 +352,7 @@ size_t catalogue_model_count(const struct catalogue *catalogue)
 
 const struct model *catalogue_model_at(const struct catalogue *catalogue, size_t index)
 {
-    CHECK(index < catalogue->model_count);
+    CHECK(index < catalogue->model_total);
     return &catalogue->models[index];
 }
 
@@ -315,6 +363,16 @@ size_t catalogue_provider_count(const struct catalogue *catalogue)
 
 const struct provider *catalogue_provider_at(const struct catalogue *catalogue, size_t index)
 {
-    CHECK(index < catalogue->provider_count);
+    CHECK(index < catalogue->provider_total);
     return &catalogue->providers[index];
+}
+
+size_t catalogue_model_total(const struct catalogue *catalogue)
+{
+    return catalogue->model_total;
+}
+
+size_t catalogue_provider_total(const struct catalogue *catalogue)
+{
+    return catalogue->provider_total;
 }

@@ -20,6 +20,10 @@ money model_cost(const struct model *model, const struct ai_usage *usage)
 {
     money cost = 0;
     int64_t cached = usage->details[AI_CACHED_TOKENS];
+    if (cached > usage->prompt_tokens)
+        cached = usage->prompt_tokens;
+    if (cached < 0)
+        cached = 0;
     bool fine = add_cost(&cost, usage->prompt_tokens - cached, model->price_in) &&
                 add_cost(&cost, cached, model->price_cached) &&
                 add_cost(&cost, usage->completion_tokens, model->price_out);

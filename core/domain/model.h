@@ -17,6 +17,7 @@ struct model_route {
 struct model {
     struct str id; /* NUL-terminated behind its size */
     const char *owned_by;
+    bool enabled;
     int64_t created_s;
     money price_in; /* a token */
     money price_out;
@@ -26,15 +27,16 @@ struct model {
     int64_t context;        /* tokens of prompt and answer together */
     int64_t cache_s;        /* answers are kept for exactly the same request; 0: for who asks for it */
     int64_t cache_percent;  /* what a kept answer costs, of what it would cost otherwise */
-    struct model_route routes[MODEL_ROUTES_MAX]; /* in the order in which they are tried; at least one */
+    struct model_route
+        routes[MODEL_ROUTES_MAX]; /* in the order in which they are tried; at least one of what is served */
     size_t route_count;
 };
 
 /* What so many tokens cost, without a price of the call. False: more than a call may cost (MODEL_COST_MOST), or nonsense. */
-#define MODEL_COST_MOST (INT64_C(1) << 53)
+#define MODEL_COST_MOST ((INT64_C(1) << 53) - 1)
 bool model_cost_of(const struct model *model, int64_t prompt_tokens, int64_t completion_tokens, money *cost)
     MUST_USE;
-/* The same for what a provider has told of an answer, at most MODEL_COST_MOST. */
+/* The same for what a provider has told of an answer, at most MODEL_COST_MOST. Of a prompt no more than all can have been cached. */
 money model_cost(const struct model *model, const struct ai_usage *usage);
 
 #endif

@@ -31,7 +31,7 @@ const unsigned char *vault_hash_key(void);
 enum { VAULT_EXTRA = 1 + 4 + CRYPTO_SEAL_EXTRA };
 /* Seals; the bytes are the arena's. `place` is "table.column", `row` what names the row and never changes. */
 struct str vault_seal(struct arena *arena, struct str plain, const char *place, struct str row);
-/* Opens. May wait (an unknown key is looked up). -EBADMSG: it is not what stood in this row, or its key is gone; the errors
+/* Opens; a NUL follows the bytes. May wait (an unknown key is looked up). -EBADMSG: it is not what stood in this row, or its key is gone; the errors
  * of pg_read. */
 int vault_unseal(struct arena *arena, struct str sealed, const char *place, struct str row, struct str *plain)
     MUST_USE;

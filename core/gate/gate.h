@@ -48,7 +48,7 @@ struct request;
     X(ADDRESS,             403, "address_not_allowed", "This key can't be used from your address") \
     X(SCOPE,               403, "insufficient_scope",  "The key or token lacks the scope for this") \
     X(NOT_FOUND,           404, "not_found",           "Not found") \
-    X(MODEL_NOT_AVAILABLE, 404, "model_not_available", "The model is not available") \
+    X(MODEL_NOT_AVAILABLE, 404, "model_not_available", "Model not available") \
     X(METHOD_NOT_ALLOWED,  405, "method_not_allowed",  "Method not allowed") \
     X(REQUEST_TIMEOUT,     408, "request_timeout",     "The request took too long to arrive") \
     X(WEBHOOK_LIMIT,       403, "webhook_limit_reached", "This account can't have more webhook endpoints") \

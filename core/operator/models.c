@@ -62,9 +62,10 @@ static int check_routes(struct operator_call *call, const struct model_change *c
     struct catalogue *catalogue;
     int result = catalogue_read(&catalogue);
     for (size_t i = 0; result == 0 && i < change->route_count; i++)
-        if (!catalogue_provider(catalogue, change->providers[i]))
+        if (!catalogue_any_provider(catalogue, change->providers[i]))
             result = operator_fail(call, -EINVAL, "there is no provider %.*s", STR_ARG(change->providers[i]));
-    if (result == 0 && change->route_count == 0 && !catalogue_model(catalogue, change->id))
+    if (result == 0 && change->route_count == 0 && !catalogue_any_model(catalogue, change->id) &&
+        !catalogue_knows(change->id))
         result = operator_fail(call, -EINVAL, "a model that the program does not know needs routes");
     catalogue_unref(catalogue);
     return result;
@@ -103,6 +104,8 @@ static int read_change(struct operator_call *call, struct model_change *change, 
 static void put_price(struct json_out *out, const char *name, money price)
 {
     char text[MONEY_TEXT_SIZE];
+    if (price > INT64_MAX / 1000000) /* a row that no operator has made */
+        price = INT64_MAX / 1000000;
     json_put_str(out, name, money_format(text, price * 1000000));
 }
 
@@ -116,11 +119,13 @@ static void put_model(struct operator_call *call, const struct model *model)
     json_open(out, '{');
     json_put_str(out, "id", model->id);
     json_put_text(out, "owned_by", model->owned_by);
+    json_put_bool(out, "enabled", model->enabled);
     put_price(out, "price_in", model->price_in);
     put_price(out, "price_out", model->price_out);
     put_price(out, "price_cached", model->price_cached);
     json_put_int(out, "max_output", model->max_output);
     json_put_int(out, "default_output", model->default_output);
+    json_put_int(out, "context", model->context);
     json_put_int(out, "cache_seconds", model->cache_s);
     json_put_int(out, "cache_percent", model->cache_percent);
     operator_put_words(out, "routes", buf_str(&routes));
@@ -134,17 +139,13 @@ static int show_model(struct operator_call *call, struct str id)
     int result = catalogue_read(&catalogue);
     if (result)
         return result;
-    const struct model *model = catalogue_model(catalogue, id);
-    if (model) {
+    const struct model *model = catalogue_any_model(catalogue, id);
+    if (model)
         put_model(call, model);
-    } else { /* it is there, and nobody sees it */
-        json_open(call->out, '{');
-        json_put_str(call->out, "id", id);
-        json_put_bool(call->out, "enabled", false);
-        json_close(call->out, '}');
-    }
+    else
+        result = operator_fail(call, -ENOENT, "there is no model %.*s", STR_ARG(id));
     catalogue_unref(catalogue);
-    return 0;
+    return result;
 }
 
 int operator_model_set(struct operator_call *call)
@@ -174,11 +175,21 @@ int operator_model_list(struct operator_call *call)
     if (result)
         return result;
     json_open(call->out, '[');
-    for (size_t i = 0; i < catalogue_model_count(catalogue); i++)
+    for (size_t i = 0; i < catalogue_model_total(catalogue); i++)
         put_model(call, catalogue_model_at(catalogue, i));
     json_close(call->out, ']');
     catalogue_unref(catalogue);
     return 0;
+}
+
+const struct operator_argument operator_model_show_arguments[] = {
+    {.name = "model", .flags = OPERATOR_REQUIRED | OPERATOR_WORD, .help = "its id"},
+    {.name = NULL},
+};
+
+int operator_model_show(struct operator_call *call)
+{
+    return show_model(call, operator_text(call, "model"));
 }
 
 const struct operator_argument operator_model_delete_arguments[] = {

@@ -46,9 +46,11 @@
     X(ledger,  check,       READS,   "Whether all movements, wallets and leases add up") \
     X(provider, set,        CHANGES, "Make or change a provider of AI; what is not given stays as it is") \
     X(provider, list,       READS,   "Providers of AI, those of the settings too") \
+    X(provider, show,       READS,   "One provider, with all its settings but the key") \
     X(provider, delete,     CHANGES, "Take a provider away") \
     X(model,   set,         CHANGES, "Make or change a model: prices, bounds, the providers that serve it") \
-    X(model,   list,        READS,   "Models as clients see them, with what they cost") \
+    X(model,   list,        READS,   "Models with what they cost, those that are not served last") \
+    X(model,   show,        READS,   "One model: prices, bounds, and the providers that serve it") \
     X(model,   delete,      CHANGES, "Take a model's row away") \
     X(ban,     add,         CHANGES, "Refuse all that an account has, within a second") \
     X(ban,     list,        READS,   "Accounts that are banned, newest first") \

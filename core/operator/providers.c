@@ -2,11 +2,10 @@
 #include "core/domain/catalogue.h"
 #include "core/domain/catalogue_change.h"
 #include "core/operator/verbs.h"
-#include "proto/url.h"
 
 #include <errno.h>
 
-enum { NAME_MAX_SIZE = 31, KEY_MAX_SIZE = 4096, URL_MAX_SIZE = 2048 };
+enum { NAME_MAX_SIZE = 31, KEY_MAX_SIZE = 4096 };
 
 /* The arguments that are numbers, and what they are of a provider. */
 static const struct {
@@ -75,34 +74,33 @@ static bool name_is_fine(struct str name)
     return fine;
 }
 
-/* http or https with a host that can be read, and neither user, query nor fragment. */
-static bool url_is_fine(struct str url)
-{
-    static const struct str schemes[] = {{"https://", 8}, {"http://", 7}};
-    struct str name;
-    int port;
-    for (size_t i = 0; i < ARRAY_SIZE(schemes); i++) {
-        if (!str_starts(url, schemes[i]))
-            continue;
-        struct str rest = str_of(url.at + schemes[i].size, url.size - schemes[i].size);
-        struct str host = rest;
-        str_split(&rest, '/', &host);
-        return url.size <= URL_MAX_SIZE && url_parse_host(host, &name, &port) &&
-               !memchr(url.at, '?', url.size) && !memchr(url.at, '#', url.size) &&
-               !memchr(url.at, ' ', url.size);
-    }
-    return false;
-}
-
 /* A switch of the call as a number of the row. */
 static int64_t flag(const struct operator_call *call, const char *name)
 {
     return operator_text(call, name).at ? operator_switch(call, name) : CATALOGUE_KEEP;
 }
 
+/* A kind is the name of the program's own provider of that kind, which is of no other. */
+static int check_name(struct operator_call *call, const struct provider_change *change)
+{
+    enum provider_kind own;
+    enum provider_kind kind;
+    if (!name_is_fine(change->name))
+        return operator_fail(call, -EINVAL,
+                             "a provider's name is a letter and up to 30 of a-z, 0-9, _ and -");
+    if (str_equal(change->name, STR(PROVIDER_NONE)))
+        return operator_fail(call, -EINVAL, "no provider can have the name " PROVIDER_NONE);
+    if (!change->kind.at)
+        return 0;
+    if (!provider_kind_find(change->kind, &kind))
+        return operator_fail(call, -EINVAL, "kind must be openai, anthropic or sandbox");
+    if (provider_kind_find(change->name, &own) && own != kind)
+        return operator_fail(call, -EINVAL, "the provider %s is of that kind", provider_kind_name(own));
+    return 0;
+}
+
 static int read_change(struct operator_call *call, struct provider_change *change)
 {
-    enum provider_kind kind;
     *change = (struct provider_change){
         .name = operator_text(call, "provider"),
         .kind = operator_text(call, "kind"),
@@ -113,14 +111,12 @@ static int read_change(struct operator_call *call, struct provider_change *chang
         change->numbers[numbers[i].number] = operator_number(call, numbers[i].name, CATALOGUE_KEEP);
     change->numbers[PROVIDER_NATIVE_COMPLETIONS] = flag(call, "native_completions");
     change->numbers[PROVIDER_ENABLED] = flag(call, "enabled");
-    if (!name_is_fine(change->name))
-        return operator_fail(call, -EINVAL,
-                             "a provider's name is a letter and up to 30 of a-z, 0-9, _ and -");
-    if (change->kind.at && !provider_kind_find(change->kind, &kind))
-        return operator_fail(call, -EINVAL, "kind must be openai, anthropic or sandbox");
-    if (change->base_url.at && !url_is_fine(change->base_url))
-        return operator_fail(call, -EINVAL,
-                             "base_url must be https:// or http://, a host, and perhaps a path");
+    int result = check_name(call, change);
+    if (result)
+        return result;
+    const char *problem = change->base_url.at ? provider_url_problem(change->base_url) : NULL;
+    if (problem)
+        return operator_fail(call, -EINVAL, "base_url %s", problem);
     if (change->api_key.size > KEY_MAX_SIZE)
         return operator_fail(call, -EINVAL, "api_key has %d characters at most", KEY_MAX_SIZE);
     for (size_t i = 0; i < change->api_key.size; i++)
@@ -136,10 +132,23 @@ static void put_provider(struct json_out *out, const struct provider *provider)
     json_put_text(out, "kind", provider_kind_name(provider->kind));
     json_put_text(out, "base_url", provider->base_url);
     json_put_bool(out, "has_key", provider->api_key);
+    json_put_bool(out, "enabled", provider->enabled);
     json_put_int(out, "max_in_flight", provider->max_in_flight);
     json_put_int(out, "queue_calls", provider->queue_calls);
+    json_put_int(out, "queue_bytes", provider->queue_bytes);
     json_put_int(out, "queue_wait_ms", provider->queue_wait_ms);
+    json_put_int(out, "connect_ms", provider->connect_ms);
+    json_put_int(out, "header_ms", provider->header_ms);
+    json_put_int(out, "idle_ms", provider->idle_ms);
     json_put_int(out, "total_ms", provider->total_ms);
+    json_put_bool(out, "native_completions", provider->native_completions);
+    if (provider->kind == PROVIDER_SANDBOX) {
+        json_put_int(out, "delay_ms", provider->sandbox.delay_ms);
+        json_put_int(out, "chunk_ms", provider->sandbox.chunk_ms);
+        json_put_int(out, "fail_status", provider->sandbox.fail_status);
+        json_put_int(out, "stall_after", provider->sandbox.stall_after);
+        json_put_int(out, "answer_tokens", provider->sandbox.answer_tokens);
+    }
     json_close(out, '}');
 }
 
@@ -149,37 +158,33 @@ static int show_provider(struct operator_call *call, struct str name)
     int result = catalogue_read(&catalogue);
     if (result)
         return result;
-    const struct provider *provider = catalogue_provider(catalogue, name);
-    if (provider) {
+    const struct provider *provider = catalogue_any_provider(catalogue, name);
+    if (provider)
         put_provider(call->out, provider);
-    } else { /* it is there, and not enabled */
-        json_open(call->out, '{');
-        json_put_str(call->out, "name", name);
-        json_put_bool(call->out, "enabled", false);
-        json_close(call->out, '}');
-    }
+    else
+        result = operator_fail(call, -ENOENT, "there is no provider %.*s", STR_ARG(name));
     catalogue_unref(catalogue);
-    return 0;
+    return result;
 }
 
-/* What a kind needs to be called at all. */
+/* What a kind needs to be called at all. Of the program's own the settings say where they are. */
 static int check_complete(struct operator_call *call, const struct provider_change *change)
 {
     struct catalogue *catalogue;
     enum provider_kind kind = PROVIDER_OPENAI;
+    if (change->base_url.at || provider_kind_find(change->name, &kind))
+        return 0;
     int result = catalogue_read(&catalogue);
     if (result)
         return result;
-    const struct provider *known = catalogue_provider(catalogue, change->name);
+    const struct provider *known = catalogue_any_provider(catalogue, change->name);
     if (change->kind.at)
         CHECK(provider_kind_find(change->kind, &kind));
     else if (known)
         kind = known->kind;
-    bool has_url = change->base_url.at || (known && known->base_url);
+    bool complete = kind == PROVIDER_SANDBOX || (known && known->base_url);
     catalogue_unref(catalogue);
-    if (kind == PROVIDER_SANDBOX || has_url)
-        return 0;
-    return operator_fail(call, -EINVAL, "base_url is required");
+    return complete ? 0 : operator_fail(call, -EINVAL, "base_url is required");
 }
 
 int operator_provider_set(struct operator_call *call)
@@ -208,11 +213,21 @@ int operator_provider_list(struct operator_call *call)
     if (result)
         return result;
     json_open(call->out, '[');
-    for (size_t i = 0; i < catalogue_provider_count(catalogue); i++)
+    for (size_t i = 0; i < catalogue_provider_total(catalogue); i++)
         put_provider(call->out, catalogue_provider_at(catalogue, i));
     json_close(call->out, ']');
     catalogue_unref(catalogue);
     return 0;
+}
+
+const struct operator_argument operator_provider_show_arguments[] = {
+    {.name = "provider", .flags = OPERATOR_REQUIRED | OPERATOR_WORD, .help = "its name"},
+    {.name = NULL},
+};
+
+int operator_provider_show(struct operator_call *call)
+{
+    return show_provider(call, operator_text(call, "provider"));
 }
 
 const struct operator_argument operator_provider_delete_arguments[] = {

@@ -2,6 +2,7 @@
 #include "handlers/inference/inference.h"
 
 #include "core/domain/catalogue.h"
+#include "proto/ai_failure.h"
 
 static void put_model(struct json_out *out, const struct model *model)
 {
@@ -36,6 +37,21 @@ void models_list(struct request *request)
     catalogue_unref(catalogue);
 }
 
+static void reply_no_model(struct request *request)
+{
+    const struct api_error_row *row = &api_errors[ERROR_MODEL_NOT_AVAILABLE];
+    const struct ai_failure failure = {
+        .message = str_from(row->message),
+        .type = "invalid_request_error",
+        .code = row->code,
+        .param = STR("model"),
+    };
+    struct buf body = {0};
+    ai_put_error(&body, &failure);
+    reply_error_body(request, row->status, row->code, "application/json", buf_str(&body));
+    buf_clear(&body);
+}
+
 /* GET /api/v1/models/{id} */
 void models_get(struct request *request)
 {
@@ -47,7 +63,7 @@ void models_get(struct request *request)
         put_model(&reply.json, model);
         reply_end(&reply, 200);
     } else {
-        reply_error(request, ERROR_MODEL_NOT_AVAILABLE, NULL);
+        reply_no_model(request);
     }
     catalogue_unref(catalogue);
 }

@@ -29,13 +29,13 @@ def call(gateway, method, path, token=None, url=None, fresh=False, **options):
     return answer
 
 
-def error_of(answer, status, code):
+def error_of(answer, status, code, param=None):
     """Checks an error's body as the SDKs for OpenAI's API read it; returns its message."""
     assert answer.status_code == status, answer.text
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     error = answer.json()["error"]
     assert set(answer.json()) == {"error"} and set(error) == {"message", "type", "code", "param"}
-    assert error["code"] == code and error["param"] is None
+    assert error["code"] == code and error["param"] == param
     assert error["type"] == kinds.get(status, "api_error" if status >= 500 else "invalid_request_error")
     return error["message"]
 

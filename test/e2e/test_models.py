@@ -28,7 +28,7 @@ def test_models_have_the_shape_of_the_seed(account, prefix):
         assert model["root"] == model["id"] and model["parent"] is None and isinstance(model["created"], int)
     assert models["gpt-4"]["owned_by"] == "openai" and "sandbox" in models
     assert account.call("GET", prefix + "/models/gpt-4").json() == models["gpt-4"]
-    error_of(account.call("GET", prefix + "/models/gpt-5000"), 404, "model_not_available")
+    error_of(account.call("GET", prefix + "/models/gpt-5000"), 404, "model_not_available", "model")
 
 
 def test_a_key_needs_the_scope(account):
@@ -64,6 +64,11 @@ def test_an_operators_change_is_in_force_soon(gateway, account):
     ("provider", {"provider": "p", "base_url": "ftp://127.0.0.1/"}),
     ("provider", {"provider": "p", "base_url": "http://user:word@127.0.0.1/"}),
     ("provider", {"provider": "p", "base_url": "http://127.0.0.1/?a=b"}),
+    ("provider", {"provider": "p", "base_url": "http://127.0.0.1/\n"}),
+    ("provider", {"provider": "p", "base_url": "http://api.example.com/v1"}),
+    ("provider", {"provider": "p", "base_url": "http://8.8.8.8/v1"}),
+    ("provider", {"provider": "cache", "base_url": "http://127.0.0.1/v1"}),
+    ("provider", {"provider": "openai", "kind": "sandbox"}),
     ("provider", {"provider": "p", "base_url": "http://127.0.0.1/", "max_in_flight": 0}),
     ("provider", {"provider": "p", "base_url": "http://127.0.0.1/", "api_key": "a b"}),
     ("provider", {"provider": "p", "kind": "sandbox", "fail_status": 200}),
@@ -88,3 +93,42 @@ def test_a_key_comes_from_the_environment_and_is_sealed(gateway):
     assert {"name": "sealed", "has_key": True}.items() <= next(
         row for row in gateway.admin("provider", "list") if row["name"] == "sealed").items()
     gateway.admin("provider", "delete", "sealed")
+
+
+def test_a_setting_of_what_the_program_brings_along_changes_nothing_else_of_it(gateway, account):
+    changed = gateway.operator("provider", "set", {"provider": "sandbox", "delay_ms": 1}).json()
+    assert changed["kind"] == "sandbox" and changed["delay_ms"] == 1 and changed["stall_after"] == -1
+    gateway.operator("provider", "delete", {"provider": "sandbox"})
+    assert gateway.operator("provider", "show", {"provider": "sandbox"}).json()["delay_ms"] == 0
+    changed = gateway.operator("provider", "set", {"provider": "anthropic", "max_in_flight": 3}).json()
+    assert changed["kind"] == "anthropic" and changed["base_url"] == "https://api.anthropic.com"
+    gateway.operator("provider", "delete", {"provider": "anthropic"})
+    changed = gateway.operator("model", "set", {"model": "gpt-4", "price_in": "1"}).json()
+    assert changed["owned_by"] == "openai" and changed["price_in"] == "1.0"
+    gateway.operator("model", "delete", {"model": "gpt-4"})
+
+
+def test_what_was_disabled_is_shown_and_can_be_enabled_again(gateway):
+    names = lambda noun, key: [row[key] for row in gateway.operator(noun, "list").json()]
+    gateway.operator("provider", "set", {"provider": "off", "base_url": "https://api.example.com/v1/", "max_in_flight": 7})
+    gateway.operator("provider", "set", {"provider": "off", "enabled": False})
+    gateway.operator("model", "set", {"model": "off", "routes": "off=theirs"})
+    gateway.operator("model", "set", {"model": "off", "enabled": False})
+    shown = gateway.operator("provider", "show", {"provider": "off"}).json()
+    assert shown["enabled"] is False and shown["max_in_flight"] == 7 and "off" in names("provider", "name")
+    assert gateway.operator("model", "show", {"model": "off"}).json()["enabled"] is False and "off" in names("model", "id")
+    shown = gateway.operator("provider", "set", {"provider": "off", "enabled": True})
+    assert shown.status_code == 200 and shown.json()["base_url"] == "https://api.example.com/v1"
+    shown = gateway.operator("model", "set", {"model": "off", "enabled": True})
+    assert shown.status_code == 200 and shown.json()["enabled"] and shown.json()["routes"] == ["off=theirs"]
+    for noun in "model", "provider":
+        assert gateway.operator(noun, "delete", {noun: "off"}).status_code == 200
+        assert gateway.operator(noun, "show", {noun: "off"}).status_code == 404
+
+
+def test_a_bad_url_in_the_settings_stops_the_start(gateway):
+    for name in "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL":
+        for url in "ftp://127.0.0.1", "http://api.example.com/v1", "https://user:word@host/":
+            done = run("serve", "--env-file", gateway.env_file, env={name: url})
+            assert done.returncode != 0 and name in done.stderr and "word" not in done.stderr, done
+            assert len(done.stderr.splitlines()) == 1

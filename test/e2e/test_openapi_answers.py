@@ -466,8 +466,10 @@ def use_operator(world):
     post("operatorProviderSet", provider="local", kind="openai", base_url="http://127.0.0.1:9/v1", api_key="sk-test")
     post("operatorProviderSet", provider="local", enabled=False)
     assert world.do("operatorProviderList", 200)
+    assert world.do("operatorProviderShow", 200)["kind"] == "sandbox"
     post("operatorModelSet", model="own-model", price_in="0.15", routes="sandbox")
     assert world.do("operatorModelList", 200)
+    assert world.do("operatorModelShow", 200)["routes"]
     post("operatorModelDelete", model="own-model")
     post("operatorProviderDelete", provider="local")
     post("operatorBanAdd", account="ACME", reason="tests", **{"for": 60})
@@ -503,11 +505,13 @@ def use_operators_money(world, post):
 
 def provoke_what_is_not(world, operation):
     """A parameter or member of a name that there is not; an account, key, client or job that there is not."""
-    nobody = {"account": "nobody@example.com", "key": "key_0", "client": "cli_0", "job": 0, "deposit": "dep_0"}
+    nobody = {"account": "nobody@example.com", "key": "key_0", "client": "cli_0", "job": 0, "deposit": "dep_0",
+              "provider": "nobody", "model": "nobody"}
     if operation.method == "GET":
         expect(world.call(operation, params={"unknown": "1"}), 400)
         if "404" in operation.told["responses"]:
-            expect(world.call(operation, params={"account": nobody["account"]}), 404)
+            named = {row["name"] for row in operation.parameters if row.get("required")} & set(nobody)
+            expect(world.call(operation, params={name: nobody[name] for name in named or {"account"}}), 404)
         return
     expect(world.call(operation, body={**operation.example, "unknown": 1}), 400)
     if "404" in operation.told["responses"]:

@@ -398,7 +398,9 @@ CHANGING = {
     "plan spend": dict(account="all", most="5"), "ledger credit": dict(account="all", amount="100"),
     "ledger debit": dict(account="all", amount="1"), "plan subscribe": dict(account="all", plan="basic"),
     "ledger refund": dict(deposit="all"), "ban add": dict(account="all", reason="r"), "ban remove": dict(account="all"),
-    "account password": dict(account="all@example.com", password=PASSWORD), "jobs redrive": dict(kind="ping")}
+    "account password": dict(account="all@example.com", password=PASSWORD), "jobs redrive": dict(kind="ping"),
+    "provider set": dict(provider="audited", base_url="http://127.0.0.1:9"), "model set": dict(model="audited", routes="audited"),
+    "model delete": dict(model="audited"), "provider delete": dict(provider="audited")}
 
 
 def test_every_change_is_recorded_once(operator, gateway):
@@ -437,6 +439,9 @@ def test_every_change_is_recorded_once(operator, gateway):
     before = newest()
     operator.refusal("key", "revoke", key=made["key"])
     operator.refusal("account", "create", name=unique(operator, "all"))
+    operator.refusal("provider", "set", provider="refused")
+    operator.refusal("provider", "delete", provider="refused")
+    operator.refusal("model", "set", model="refused", routes="refused")
     assert newest() == before
 
 
@@ -477,11 +482,12 @@ def test_what_reads_answers_the_same_both_ways(gateway):
     gateway.admin("ban", "add", "both", "--reason", "x")
     assert {row[3] for row in routes() if row[0] == "operator"} == {"admin"}
     reading = verbs_by("GET")
-    assert {verb for _, verb in reading} == set(READS) and len(reading) == 13, reading
+    assert {verb for _, verb in reading} == set(READS) and len(reading) == 17, reading
     for noun, verb in reading:
+        name, value = {"provider": ("provider", "sandbox"), "model": ("model", "gpt-4")}.get(noun, ("account", "both"))
         of_one = verb == "show" or noun == "ledger"
-        words = ["both"] if of_one else []
-        arguments = {"account": "both"} if of_one else {}
+        words = [value] if of_one else []
+        arguments = {name: value} if of_one else {}
         assert gateway.admin(noun, verb, *words) == gateway.operator(noun, verb, arguments).json(), (noun, verb)
     gateway.admin("ban", "remove", "both")
 

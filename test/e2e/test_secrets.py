@@ -12,12 +12,15 @@ from fixtures import run_gateway
 ADMIN_TOKEN = "an-operators-token-that-only-tests-know-0123456789"
 JWT_SECRET = "a-secret-of-login-tokens-that-only-tests-know-0123456789"
 PASSWORD = "correct horse battery staple 7"
+SETTINGS_KEY = "sk-a-key-of-a-provider-that-the-settings-name"
+ROW_KEY = "sk-a-key-of-a-provider-that-is-a-row"
 CALLBACK = "https://client.example/callback"
 
 
 @pytest.fixture(scope="module")
 def gateway(stores):
-    yield from run_gateway(stores, {"ADMIN_TOKEN": ADMIN_TOKEN, "JWT_SECRET": JWT_SECRET})
+    yield from run_gateway(stores, {"ADMIN_TOKEN": ADMIN_TOKEN, "JWT_SECRET": JWT_SECRET,
+                                     "OPENAI_API_KEY": SETTINGS_KEY})
 
 
 class Secrets:
@@ -86,6 +89,18 @@ def oauth(secrets):
     secrets.keep("OAuth refresh token", tokens["refresh_token"])
 
 
+def providers(secrets):
+    """What an operator is answered has no key in it, either."""
+    key = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    secrets.keep("settings' provider's key", SETTINGS_KEY)
+    secrets.keep("row's provider's key", ROW_KEY)
+    secrets.post("/admin/v1/provider/set", {"provider": "row", "base_url": "http://127.0.0.1:9", "api_key": ROW_KEY},
+                 headers={**key, "Idempotency-Key": "provider-once"})
+    listed = requests.get(secrets.gateway.url + "/admin/v1/provider/list", headers=key, timeout=30)
+    assert {"openai", "row"} <= {row["name"] for row in listed.json() if row["has_key"]}
+    assert SETTINGS_KEY not in listed.text and ROW_KEY not in listed.text
+
+
 def everything_in_redis(client):
     for key in client.scan_iter(count=1000):
         yield key
@@ -114,6 +129,7 @@ def test_no_secret_is_kept_in_clear(gateway):
     accounts_and_keys(secrets)
     session_key(secrets)
     oauth(secrets)
+    providers(secrets)
     assert len(secrets.found) >= 16
     dump = gateway.stores.postgres.dump(gateway.database)
     assert b"made@example.com" in dump and b"COPY public.api_key" in dump  # it is the dump of what was done

@@ -6,6 +6,9 @@
 #include "test/unit/core/domain/identity_fixture.h"
 #include "test/unit/support/until.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 static const struct model *model_of(struct catalogue *catalogue, const char *id)
 {
     return catalogue_model(catalogue, str_from(id));
@@ -58,7 +61,7 @@ static void rows_stand_in_place_of_what_the_program_knows(void **state)
 {
     (void)state;
     const struct provider providers[] = {
-        {.name = "local", .kind = PROVIDER_OPENAI, .base_url = "http://127.0.0.1:2"}};
+        {.name = "local", .kind = PROVIDER_OPENAI, .base_url = "http://127.0.0.1:2", .enabled = true}};
     const struct catalogue_row models[] = {
         {.id = STR("gpt-4"),
          .owned_by = STR("us"),
@@ -103,6 +106,104 @@ static void rows_stand_in_place_of_what_the_program_knows(void **state)
     catalogue_unref(catalogue);
 }
 
+/* The one provider that is a row. */
+static struct catalogue *with_provider(const struct provider *provider)
+{
+    const struct catalogue_parts parts = {.providers = provider, .provider_count = 1};
+    return catalogue_make(&parts);
+}
+
+static void a_key_of_the_settings_goes_to_no_url_of_a_row(void **state)
+{
+    (void)state;
+    identity_set("OPENAI_API_KEY", "sk-settings");
+    identity_set("OPENAI_BASE_URL", "https://settings.example/v1");
+    struct provider row = {.name = "openai", .kind = PROVIDER_OPENAI, .max_in_flight = 3, .enabled = true};
+    struct catalogue *catalogue = with_provider(&row);
+    const struct provider *openai = catalogue_provider(catalogue, STR("openai"));
+    assert_string_equal(openai->base_url, "https://settings.example/v1");
+    assert_string_equal(openai->api_key, "sk-settings");
+    assert_int_equal(openai->max_in_flight, 3);
+    catalogue_unref(catalogue);
+    row.base_url = "http://127.0.0.1:4";
+    catalogue = with_provider(&row);
+    assert_null(catalogue_provider(catalogue, STR("openai"))->api_key);
+    catalogue_unref(catalogue);
+    row.enabled = false;
+    catalogue = with_provider(&row);
+    assert_null(catalogue_provider(catalogue, STR("openai")));
+    assert_non_null(catalogue_any_provider(catalogue, STR("openai")));
+    catalogue_unref(catalogue);
+    identity_set("OPENAI_API_KEY", "");
+}
+
+static void a_fallback_that_costs_is_paid_for(void **state)
+{
+    (void)state;
+    const struct provider provider = {
+        .name = "local", .kind = PROVIDER_OPENAI, .base_url = "http://127.0.0.1:2", .enabled = true};
+    const struct catalogue_row row = {.id = STR("gpt-4"),
+                                      .owned_by = STR("us"),
+                                      .max_output = -1,
+                                      .default_output = -1,
+                                      .context = -1,
+                                      .enabled = true};
+    const struct catalogue_route_row routes[] = {{STR("gpt-4"), STR("sandbox"), STR("gpt-4")},
+                                                 {STR("gpt-4"), STR("local"), STR("gpt-4")}};
+    const struct catalogue_parts parts = {.providers = &provider,
+                                          .provider_count = 1,
+                                          .models = &row,
+                                          .model_count = 1,
+                                          .routes = routes,
+                                          .route_count = 2};
+    struct catalogue *catalogue = catalogue_make(&parts);
+    assert_int_equal(model_of(catalogue, "gpt-4")->price_in, 30 * INT64_C(1000000));
+    catalogue_unref(catalogue);
+}
+
+static void assert_url(const char *url, bool fine)
+{
+    if ((provider_url_problem(str_from(url)) == NULL) != fine)
+        fail_msg("%s", url);
+}
+
+static void plain_http_is_for_local_and_private_hosts(void **state)
+{
+    (void)state;
+    static const char *const fine[] = {
+        "https://api.openai.com/v1", "https://api.example.com:8443",
+        "http://127.0.0.1:8000/v1",  "http://localhost/v1",
+        "http://10.1.2.3",           "http://172.31.0.1/v1/",
+        "http://192.168.1.1",        "http://[::1]:80/v1",
+        "http://[fd00::1]/v1",       "http://vllm:8000/v1",
+        "http://vllm.ai.svc/v1",     "http://x.cluster.LOCAL",
+    };
+    static const char *const bad[] = {
+        "",
+        "api.openai.com",
+        "ftp://127.0.0.1",
+        "http://api.openai.com/v1",
+        "http://",
+        "http://172.32.0.1/v1",
+        "http://[2001:db8::1]/",
+        "http://8.8.8.8",
+        "https://",
+        "https://u:p@example.com",
+        "https://a.b/?x",
+        "https://a.b/#x",
+        "https:/a.b",
+        "https://a.b:0/",
+        "https://a.b/\r\nx",
+        "https://a.b/\x7f",
+        "http://notlocal.example",
+        "http://evillocal.com",
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(fine); i++)
+        assert_url(fine[i], true);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_url(bad[i], false);
+}
+
 static void costs_are_exact_and_bounded(void **state)
 {
     (void)state;
@@ -115,6 +216,10 @@ static void costs_are_exact_and_bounded(void **state)
     struct ai_usage usage = {.prompt_tokens = 100, .completion_tokens = 5};
     usage.details[AI_CACHED_TOKENS] = 60;
     assert_int_equal(model_cost(&model, &usage), 40 * 150000 + 60 * 75000 + 5 * 600000);
+    usage.details[AI_CACHED_TOKENS] = 101; /* nonsense costs no more than the prompt */
+    assert_int_equal(model_cost(&model, &usage), 100 * 75000 + 5 * 600000);
+    usage.details[AI_CACHED_TOKENS] = -1;
+    assert_int_equal(model_cost(&model, &usage), 100 * 150000 + 5 * 600000);
     usage.prompt_tokens = INT64_MAX;
     assert_int_equal(model_cost(&model, &usage), MODEL_COST_MOST);
 }
@@ -158,6 +263,84 @@ static void watch(void)
     catalogue_clear();
 }
 
+/* ---- one snapshot after the other, while other threads read ---- */
+
+enum { READERS = 3 };
+static atomic_bool stop_reading;
+static atomic_int reads;
+
+static void *read_on(void *unused)
+{
+    (void)unused;
+    while (!atomic_load(&stop_reading)) {
+        struct catalogue *catalogue = catalogue_ref();
+        const struct model *model = model_of(catalogue, "gpt-4");
+        CHECK(model && model->route_count == 1);
+        CHECK(strcmp(model->routes[0].upstream_model, "gpt-4") == 0 && model->routes[0].provider->name);
+        catalogue_unref(catalogue);
+        atomic_fetch_add(&reads, 1);
+    }
+    return NULL;
+}
+
+static void swap(void)
+{
+    pthread_t readers[READERS];
+    catalogue_open(loop_self());
+    assert_int_equal(catalogue_wait(clock_in_ms(20000)), 0);
+    atomic_store(&stop_reading, false);
+    for (int i = 0; i < READERS; i++)
+        assert_int_equal(pthread_create(&readers[i], NULL, read_on, NULL), 0);
+    for (int i = 0; i < 3; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "swap%d", i);
+        identity_sql("INSERT INTO model (id, owned_by) VALUES ('%s', 'us')", id);
+        identity_sql("INSERT INTO model_route VALUES ('%s', 1, 'sandbox', 'x')", id);
+        int before = atomic_load(&reads);
+        UNTIL(has(id) && atomic_load(&reads) > before);
+    }
+    atomic_store(&stop_reading, true);
+    for (int i = 0; i < READERS; i++)
+        pthread_join(readers[i], NULL);
+    identity_sql("DELETE FROM model");
+    catalogue_close();
+    catalogue_clear();
+}
+
+static void threads_read_while_snapshots_are_replaced(void **state)
+{
+    (void)state;
+    identity_on_loop(swap);
+}
+
+/* ---- what can't be read ---- */
+
+static void fail_to_read(void)
+{
+    identity_sql("INSERT INTO model (id, owned_by) VALUES ('kept', 'us')");
+    identity_sql("INSERT INTO model_route VALUES ('kept', 1, 'sandbox', 'x')");
+    catalogue_open(loop_self());
+    assert_int_equal(catalogue_wait(clock_in_ms(20000)), 0);
+    assert_true(has("kept"));
+    /* The version can be read, and says that there is something new; what it is can't. */
+    identity_sql(
+        "ALTER TABLE model RENAME COLUMN owned_by TO hidden; UPDATE catalogue_version SET version = version + 1");
+    struct catalogue *read;
+    assert_int_not_equal(catalogue_read(&read), 0);
+    assert_null(read);
+    assert_true(has("kept") && has("gpt-4"));
+    identity_sql("ALTER TABLE model RENAME COLUMN hidden TO owned_by; DELETE FROM model");
+    UNTIL(!has("kept"));
+    catalogue_close();
+    catalogue_clear();
+}
+
+static void the_last_snapshot_stays_while_rows_cannot_be_read(void **state)
+{
+    (void)state;
+    identity_on_loop(fail_to_read);
+}
+
 static void a_change_of_rows_is_seen_soon(void **state)
 {
     (void)state;
@@ -170,8 +353,13 @@ int main(void)
         cmocka_unit_test(without_providers_the_sandbox_answers_for_nothing),
         cmocka_unit_test(a_provider_of_the_settings_gets_the_models_of_its_kind),
         cmocka_unit_test(rows_stand_in_place_of_what_the_program_knows),
+        cmocka_unit_test(a_key_of_the_settings_goes_to_no_url_of_a_row),
+        cmocka_unit_test(a_fallback_that_costs_is_paid_for),
+        cmocka_unit_test(plain_http_is_for_local_and_private_hosts),
         cmocka_unit_test(costs_are_exact_and_bounded),
         cmocka_unit_test(a_change_of_rows_is_seen_soon),
+        cmocka_unit_test(threads_read_while_snapshots_are_replaced),
+        cmocka_unit_test(the_last_snapshot_stays_while_rows_cannot_be_read),
     };
     return cmocka_run_group_tests(tests, identity_fixture_start, identity_fixture_stop);
 }

@@ -467,6 +467,42 @@ static void every_signing_secret_is_sealed_anew(void **state)
     on_loop(api_key_body);
 }
 
+static const struct pg_statement sql_put_provider = {
+    "test_put_provider", "INSERT INTO provider (name, kind, base_url, api_key) "
+                         "VALUES ($1::text, 'openai', 'http://127.0.0.1:9', $2::bytea)"};
+static const struct pg_statement sql_get_provider = {"test_get_provider",
+                                                     "SELECT api_key FROM provider WHERE name = $1::text"};
+
+static void provider_body(void)
+{
+    struct arena arena;
+    struct vault_rotation done;
+    struct pg_rows *rows;
+    struct str plain;
+    arena_init(&arena);
+    open_with(OLD);
+    struct str sealed = vault_seal(&arena, STR("sk-its-key"), "provider.api_key", STR("local"));
+    assert_int_equal(pg_write(&sql_put_provider, PG_VALUES(PG_TEXT(STR("local")), PG_BYTES(sealed)), NULL),
+                     0);
+    assert_int_equal(vault_rotate(STR(NEW), &done), 0);
+    assert_int_equal(done.values, 1);
+    open_with(NEW);
+    assert_int_equal(pg_read(&sql_get_provider, PG_VALUES(PG_TEXT(STR("local"))), &rows), 0);
+    struct str again = pg_bytes(&arena, rows, 0, 0);
+    pg_rows_free(rows);
+    assert_false(str_equal(again, sealed));
+    assert_int_equal(vault_unseal(&arena, again, "provider.api_key", STR("local"), &plain), 0);
+    assert_true(str_equal(plain, STR("sk-its-key")));
+    sql("DELETE FROM provider");
+    arena_clear(&arena);
+}
+
+static void a_providers_key_is_sealed_anew(void **state)
+{
+    (void)state;
+    on_loop(provider_body);
+}
+
 static void refusals_body(void)
 {
     struct vault_rotation done;
@@ -733,6 +769,7 @@ int main(int argc, char **argv)
         TEST(processes_that_begin_at_once_agree),
         TEST(old_and_new_servers_read_each_other_until_the_old_secret_is_forgotten),
         TEST(every_signing_secret_is_sealed_anew),
+        TEST(a_providers_key_is_sealed_anew),
         TEST(a_secret_that_is_short_or_old_or_a_third_is_refused),
         TEST(a_value_that_changes_meanwhile_is_not_put_back),
         TEST(a_change_that_was_cut_off_goes_on),
