@@ -54,6 +54,8 @@ bool call_submit(struct call *call);
 int call_next(struct call *call, const struct ai_message **message, uint64_t deadline_ns) MUST_USE;
 /* What the client is told of a call that the queue has ended. */
 enum api_error call_error_of(struct str code);
+/* And of one that its worker has ended without a word, as when somebody has cancelled it. */
+enum api_error call_error_of_status(int status);
 /* Replies with an error after which nothing is charged and no job is kept, so that a repetition begins anew. */
 void call_reply_void(struct call *call, enum api_error error, const char *message, int64_t retry_s);
 /* The HTTP status in the last message of a call. */

@@ -133,8 +133,17 @@ int call_status(const struct ai_message *message)
     return str_to_i64(message->rest, &status) && status >= 200 && status < 600 ? (int)status : 502;
 }
 
+enum api_error call_error_of_status(int status)
+{
+    return status == 499 || status == 410 ? ERROR_CALL_CANCELLED : ERROR_CALL_LOST;
+}
+
 void call_reply(struct call *call, int status, struct str body)
 {
+    if (status >= 400 && body.size == 0) {
+        reply_error(call->request, call_error_of_status(status), NULL);
+        return;
+    }
     if (status == 429 || status == 503)
         retry_after(call->request, 1);
     if (status >= 400)

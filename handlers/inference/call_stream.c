@@ -107,6 +107,8 @@ static void finish(struct answer *answer, const struct ai_message *message)
         fail(answer, call_error_of(message->rest));
     } else if (status < 400) {
         answer->whole = send_chunks(answer, message->payload, true) == 0;
+    } else if (answer->begun && message->payload.size == 0) {
+        send_api_error(answer, call_error_of_status(status));
     } else if (answer->begun) {
         answer->call->request->why = "provider_error";
         send_error(answer, message->payload);
