@@ -5,6 +5,7 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/log.h"
+#include "core/net/fetch.h"
 #include "core/net/stream.h"
 #include "core/options.h"
 #include "core/program.h"
@@ -30,6 +31,7 @@ static void close_pod(void *unused)
     (void)unused;
     http_server_drain(pod.server, clock_in_ms(POD_DRAIN_MS));
     http_server_close(pod.server);
+    fetch_close_loop(&pod.loop);
     stream_close_loop(&pod.loop);
     for (size_t i = 0; i < ARRAY_SIZE(pod.signals); i++)
         signal_close(&pod.signals[i]);

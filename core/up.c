@@ -86,6 +86,11 @@ static void find_program(char program[PATH_MAX])
         strcpy(program, "/proc/self/exe");
 }
 
+static bool is_secure(void)
+{
+    return config->tls_dev || config->tls_cert[0];
+}
+
 static int prepare_serve(struct part *part, struct arena *arena, struct child_options *options)
 {
     struct up *up = part->context;
@@ -99,13 +104,33 @@ static int prepare_serve(struct part *part, struct arena *arena, struct child_op
     return 0;
 }
 
+/* Where pods call models: as the settings have it, or serve, once its port is known. Under TLS pods may not trust our certificate. */
+static int add_gateway(struct up *up, struct arena *arena, struct child_options *options)
+{
+    struct up_listen listen;
+    struct buf url = {0};
+    if (*config->pod_gateway_url || is_secure())
+        return 0;
+    while (up->port == 0) {
+        int result = fiber_sleep_ms(POLL_MS);
+        if (result)
+            return result;
+    }
+    CHECK(up_listen_parse(&listen, config->listen_address, up->port) == 0);
+    up_listen_url(&listen, false, &url);
+    const char *variables[] = {arena_printf(arena, "POD_GATEWAY_URL=%.*s", STR_ARG(buf_str(&url))), NULL};
+    options->variables = memcpy(arena_alloc(arena, sizeof variables), variables, sizeof variables);
+    buf_clear(&url);
+    return 0;
+}
+
 static int prepare_work(struct part *part, struct arena *arena, struct child_options *options)
 {
     struct up *up = part->context;
     const char *argv[] = {"wakegate", "work", "--stop-pods", "--env-file", up->place.settings, NULL};
     options->program = up->program;
     options->argv = memcpy(arena_alloc(arena, sizeof argv), argv, sizeof argv);
-    return 0;
+    return add_gateway(up, arena, options);
 }
 
 /* The number in the file that serve writes when it listens, or 0. */
@@ -120,11 +145,6 @@ static int read_port(const char *path)
         port = 0;
     fclose(file);
     return port;
-}
-
-static bool is_secure(void)
-{
-    return config->tls_dev || config->tls_cert[0];
 }
 
 static int wait_serve_ready(struct part *part)

@@ -94,6 +94,8 @@ enum setting_type {
     X(NUMBER, reconcile_ms,          "RECONCILE_MS",               "1000",          50, 600000,            "Pause between two looks for rows that are due and were not rung") \
     X(TEXT,   data_dir,              "WAKEGATE_DATA_DIR",          ".wakegate",     0, 0,                  "Folder of pods' workspaces") \
     X(TEXT,   pod_command,           "WAKEGATE_POD_COMMAND",       "",              0, 0,                  "What a pod runs, by /bin/sh -c; empty: the pod that comes along") \
+    X(TEXT,   pod_gateway_url,       "POD_GATEWAY_URL",            "",              0, 0,                  "URL under which pods reach this gateway, to call models; empty: they are told none, and the pod that comes along says back what it hears") \
+    X(TEXT,   pod_model,             "POD_MODEL",                  "gpt-4o-mini",   0, 0,                  "Model that the pod that comes along chats by") \
     X(TEXT,   pod_sandbox,           "POD_SANDBOX",                "auto",          0, 0,                  "bubblewrap for pods: auto (where it works), on (or refuse to start) or off") \
     X(TEXT,   pod_user,              "POD_USER",                   "nobody",        0, 0,                  "User that pods run as when the worker is root; empty: root") \
     X(TEXT,   pod_ports,             "POD_PORT_RANGE",             "20000-29999",   0, 0,                  "Ports given to pods") \

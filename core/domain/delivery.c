@@ -12,6 +12,8 @@
 
 #include <errno.h>
 
+enum { FAILURE_TEXT_MAX = 500 };
+
 static const struct pg_statement sql_take = {
     "delivery_take",
     "UPDATE instance SET lease_fence = lease_fence + 1, lease_owner = NULL, version = version + 1, "
@@ -152,6 +154,16 @@ static bool was_asked(const struct pod_answer *answer)
     return answer->result != -ECONNREFUSED;
 }
 
+/* What the pod says of its failure, if it says so in JSON. */
+static struct str pod_failure(struct arena *arena, const struct pod_answer *answer)
+{
+    const char *error;
+    struct str text = json_string(json_member(json_read(arena, answer->body, &error), "error"));
+    if (text.size == 0 || text.size > FAILURE_TEXT_MAX || memchr(text.at, '\0', text.size))
+        return failure(arena, arena_printf(arena, "the pod answered with status %d", answer->status));
+    return failure(arena, arena_printf(arena, "%.*s", STR_ARG(text)));
+}
+
 /* What the answer makes of the message; false when it is to be tried again. */
 static bool judge(struct arena *arena, const struct pod_answer *answer, struct message *message)
 {
@@ -165,8 +177,7 @@ static bool judge(struct arena *arena, const struct pod_answer *answer, struct m
     } else if (answer->result == -EMSGSIZE) {
         message->answer = failure(arena, "the pod's answer was too large");
     } else if (answer->status < 200 || answer->status > 299) {
-        message->answer =
-            failure(arena, arena_printf(arena, "the pod answered with status %d", answer->status));
+        message->answer = pod_failure(arena, answer);
     } else if (!json_read(arena, answer->body, &error)) {
         message->answer = failure(arena, "the pod's answer was not JSON");
     } else {

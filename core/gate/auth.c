@@ -3,6 +3,7 @@
 
 #include "core/base/config.h"
 #include "core/base/crypto.h"
+#include "core/domain/instance_token.h"
 #include "core/domain/key.h"
 #include "core/domain/login.h"
 #include "core/domain/oauth.h"
@@ -60,7 +61,7 @@ const struct authenticator auth_api_key = {
     .wrong = ERROR_INVALID_KEY,
 };
 
-/* ---- keys and log-ins as bearer tokens ---- */
+/* ---- keys, log-ins and pods by bearer tokens ---- */
 
 static int verify_bearer(struct request *request)
 {
@@ -69,14 +70,17 @@ static int verify_bearer(struct request *request)
         return -ENOKEY;
     if (login_has_form(token))
         return login_verify(request->arena, token, request->surface->name, &request->principal);
+    if (instance_token_has_prefix(token))
+        return instance_token_verify(token, &request->principal);
     return key_verify(token, request->surface->name, &request->principal);
 }
 
-/* A log-in's token shows by its signature that it is ours. */
+/* A log-in's token shows by its signature that it is ours, and so does a pod's. */
 static bool bearer_is_known(struct request *request)
 {
     struct str token = gate_bearer(request);
-    return !token.at || login_has_form(token) || key_is_known(token, request->surface->name);
+    return !token.at || login_has_form(token) || instance_token_is_ours(token) ||
+           key_is_known(token, request->surface->name);
 }
 
 const struct authenticator auth_bearer = {

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 
 enum {
-    HISTORY = 16,                /* exchanges that the model is told of, */
-    HISTORY_BYTES = 64 * 1024,   /* the last of them, of so many bytes */
+    HISTORY = 16,              /* exchanges that the model is told of, */
+    HISTORY_BYTES = 64 * 1024, /* the last of them, of so many bytes */
     ANSWER_BYTES = 1024 * 1024,
     HURRY_MS = 1000, /* the pod's own answer must still come in time */
 };
@@ -64,7 +64,8 @@ static void put_request(struct buf *body, struct str text)
     struct json_out out = json_out_to(body);
     struct history history = {.out = &out};
     json_open(&out, '{');
-    json_put_text(&out, "model", *variable("WAKEGATE_MODEL") ? variable("WAKEGATE_MODEL") : config->pod_model);
+    json_put_text(&out, "model",
+                  *variable("WAKEGATE_MODEL") ? variable("WAKEGATE_MODEL") : config->pod_model);
     json_key(&out, "messages");
     json_open(&out, '[');
     journal_each(HISTORY, count_exchange, &history);
@@ -97,7 +98,8 @@ static int read_answer(struct arena *arena, const struct fetch_answer *got, stru
 int gateway_chat(struct arena *arena, struct str text, struct str *answer)
 {
     const char *headers[] = {"Content-Type: application/json",
-                             arena_printf(arena, "Authorization: Bearer %s", variable("WAKEGATE_TOKEN")), NULL};
+                             arena_printf(arena, "Authorization: Bearer %s", variable("WAKEGATE_TOKEN")),
+                             NULL};
     struct fetch_answer got = {0};
     struct buf body = {0};
     put_request(&body, text);

@@ -1,5 +1,5 @@
 /*
- * The pod's journal: a file of JSON lines {"message_id","number","answer"} in the workspace. Messages come one after
+ * The pod's journal: a file of JSON lines {"message_id","number","message","answer"} in the workspace. Messages come one after
  * the other, so one that comes again is among the last; only those are kept in memory, and in the file once it is
  * long. A line that was cut short by a crash is not there for us: its message was not answered.
  */
@@ -17,6 +17,7 @@ enum { KEEP = 32, FILE_MAX = 8 << 20 };
 
 struct entry {
     char *id;
+    char *message; /* NULL: a pod of earlier wrote none */
     char *answer;
 };
 
@@ -34,20 +35,34 @@ static void put_line(struct buf *line, const struct entry *entry, int64_t number
     json_open(&out, '{');
     json_put_text(&out, "message_id", entry->id);
     json_put_int(&out, "number", number);
+    json_put_text(&out, "message", entry->message);
     json_put_text(&out, "answer", entry->answer);
     json_close(&out, '}');
     buf_add_char(line, '\n');
 }
 
-static void remember(struct str id, struct str answer)
+static char *copy(struct str text)
+{
+    if (!text.at)
+        return NULL;
+    char *made = mem_zalloc(text.size + 1);
+    memcpy(made, text.at, text.size);
+    return made;
+}
+
+static void forget(struct entry *entry)
+{
+    free(entry->id);
+    free(entry->message);
+    free(entry->answer);
+    *entry = (struct entry){0};
+}
+
+static void remember(struct str id, struct str message, struct str answer)
 {
     struct entry *entry = &journal.last[journal.count % KEEP];
-    free(entry->id);
-    free(entry->answer);
-    entry->id = mem_zalloc(id.size + 1);
-    entry->answer = mem_zalloc(answer.size + 1);
-    memcpy(entry->id, id.at, id.size);
-    memcpy(entry->answer, answer.at, answer.size);
+    forget(entry);
+    *entry = (struct entry){.id = copy(id), .message = copy(message), .answer = copy(answer)};
 }
 
 /* Returns how many bytes of the file are whole lines. */
@@ -63,10 +78,11 @@ static size_t load(struct str text)
         arena_init(&arena);
         const struct json *value = json_read(&arena, line, &error);
         struct str id = json_string(json_member(value, "message_id"));
+        struct str message = json_string(json_member(value, "message"));
         struct str answer = json_string(json_member(value, "answer"));
         if (id.at && answer.at && json_to_i64(json_member(value, "number"), &number) && number > 0) {
             journal.count = number - 1;
-            remember(id, answer);
+            remember(id, message, answer);
             journal.count = number;
         }
         arena_clear(&arena);
@@ -111,11 +127,8 @@ void journal_close(void)
     if (journal.descriptor >= 0)
         close(journal.descriptor);
     journal.descriptor = -1;
-    for (size_t i = 0; i < KEEP; i++) {
-        free(journal.last[i].id);
-        free(journal.last[i].answer);
-        journal.last[i] = (struct entry){0};
-    }
+    for (size_t i = 0; i < KEEP; i++)
+        forget(&journal.last[i]);
 }
 
 int64_t journal_count(void)
@@ -129,6 +142,17 @@ struct str journal_find(struct str message_id)
         if (journal.last[i].id && str_equal(str_from(journal.last[i].id), message_id))
             return str_from(journal.last[i].answer);
     return STR_NONE;
+}
+
+void journal_each(size_t most, void (*each)(struct str message, struct str answer, void *arg), void *arg)
+{
+    int64_t count = (int64_t)(most < KEEP ? most : KEEP);
+    for (int64_t number = journal.count > count ? journal.count - count : 0; number < journal.count;
+         number++) {
+        const struct entry *entry = &journal.last[number % KEEP];
+        if (entry->id && entry->message)
+            each(str_from(entry->message), str_from(entry->answer), arg);
+    }
 }
 
 /* ---- writing, in the thread pool ---- */
@@ -186,7 +210,7 @@ static void write_line(void *arg)
 /* One write at a time: two messages that come at once keep their order and their numbers. */
 static struct semaphore turn;
 
-int journal_add(struct str message_id, struct str answer)
+int journal_add(struct str message_id, struct str message, struct str answer)
 {
     static bool ready;
     if (!ready) {
@@ -197,14 +221,13 @@ int journal_add(struct str message_id, struct str answer)
     int result = semaphore_acquire(&turn, "journal", UINT64_MAX);
     CHECK(result == 0);
     struct writing writing = {.result = 0};
-    remember(message_id, answer);
+    remember(message_id, message, answer);
     put_line(&writing.text, &journal.last[journal.count % KEEP], journal.count + 1);
     thread_run("journal", write_line, &writing);
     if (writing.result == 0) {
         journal.count++;
     } else {
-        free(journal.last[journal.count % KEEP].id);
-        journal.last[journal.count % KEEP].id = NULL;
+        forget(&journal.last[journal.count % KEEP]);
     }
     buf_clear(&writing.text);
     semaphore_release(&turn);

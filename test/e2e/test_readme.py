@@ -72,6 +72,6 @@ def test_the_tour_works_as_written(up):
                           text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     for word in ('"queued"', '"delivered"', '"healthy"', '"terminated"', "Hello AI!", "Are you there?", "Your workspace is awake",
-                 '"plan":"pro"', '"scopes":["account:read"]', '"access_token":"wga_', '"action":"oauth.client_token"'):
+                 '"plan":"pro"', "data: [DONE]", '"object":"job"', '"scopes":["account:read"]', '"access_token":"wga_', '"action":"oauth.client_token"'):
         assert word in done.stdout, (word, done.stdout)
-    assert '"error"' not in done.stdout, done.stdout
+    assert not re.search(r'"error":[^n]', done.stdout), done.stdout

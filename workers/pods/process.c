@@ -17,6 +17,7 @@
 #include "core/base/config.h"
 #include "core/base/list.h"
 #include "core/base/log.h"
+#include "core/domain/instance_token.h"
 #include "core/run/sync.h"
 #include "workers/pods/driver.h"
 #include "workers/pods/folder.h"
@@ -335,8 +336,14 @@ static int start_locked(struct record *record, const struct pod_spec *spec)
                                         .id = record->id,
                                         .generation = spec->generation,
                                         .port = spec->port}};
+    char token[INSTANCE_TOKEN_SIZE];
+    if (*config->pod_gateway_url) {
+        instance_token_make(token, str_from(record->id));
+        task.spawn.token = token;
+    }
     pod_spawn_words(&task.spawn);
     int result = spawn_settled(&task);
+    crypto_wipe(token, sizeof token);
     if (result < 0)
         return result;
     result = watch(record, &task.spawn.state, task.spawn.adopted);

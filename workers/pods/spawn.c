@@ -38,7 +38,7 @@
 enum {
     LOG_ROTATE_BYTES = 1024 * 1024,
     ARGS_MAX = 64,
-    ENVIRONMENT_MAX = 12,
+    ENVIRONMENT_MAX = 16,
     LIMITS_MAX = 4,
     EXEC_FAILED = 127,
     /* The child's descriptors, moved out of the way above FD_SPARE first. */
@@ -220,6 +220,17 @@ static void add_variable(struct child *child, const char *name, const char *valu
     child->environment[child->environment_count++] = text;
 }
 
+/* For calls of models. The pod's own, so that it can hurt no other session; and in no command line, which others may read. */
+static void add_gateway(struct child *child, const struct pod_spawn *spawn)
+{
+    char number[24];
+    snprintf(number, sizeof number, "%lld", (long long)config->pod_answer_ms);
+    add_variable(child, "WAKEGATE_URL", config->pod_gateway_url);
+    add_variable(child, "WAKEGATE_TOKEN", spawn->token);
+    add_variable(child, "WAKEGATE_MODEL", config->pod_model);
+    add_variable(child, "POD_ANSWER_TIMEOUT_MS", number);
+}
+
 static void add_environment(struct child *child, const struct pod_spawn *spawn)
 {
     char number[24];
@@ -232,6 +243,8 @@ static void add_environment(struct child *child, const struct pod_spawn *spawn)
     snprintf(number, sizeof number, "%lld", (long long)spawn->generation);
     add_variable(child, "WAKEGATE_GENERATION", number);
     add_variable(child, "WAKEGATE_WORKSPACE", child->workspace_path);
+    if (spawn->token)
+        add_gateway(child, spawn);
 }
 
 /* Never above what the worker itself may have: raising that needs a privilege. */
@@ -348,8 +361,10 @@ static void child_release(struct child *child)
                         &child->sandbox, &child->workspace, &child->report[1]};
     for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
         close_if_open(fds[i]);
-    for (size_t i = 0; i < child->environment_count; i++)
+    for (size_t i = 0; i < child->environment_count; i++) {
+        explicit_bzero(child->environment[i], strlen(child->environment[i]));
         free(child->environment[i]);
+    }
     child->environment_count = 0;
     free(child->workspace_path);
     child->workspace_path = NULL;

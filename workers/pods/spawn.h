@@ -40,6 +40,7 @@ struct pod_spawn {
     const char *id;
     int64_t generation;
     int port;
+    const char *token;                    /* for calls of the gateway; NULL: it is to make none */
     const char *words[POD_WORDS_MAX + 1]; /* what the pod executes, NULL-terminated */
     /* Out. */
     struct pod_state state;
