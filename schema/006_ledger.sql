@@ -349,7 +349,9 @@ CREATE TABLE usage_day (
 -- Adds a call for each element; one update of each row, however many calls.
 CREATE FUNCTION usage_add(account_ids bigint[], days date[], models text[], key_ids bigint[], prompt_tokens bigint[],
     completion_tokens bigint[], amounts numeric[]) RETURNS void
-LANGUAGE sql AS $$
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
     INSERT INTO usage_day AS had (account_id, day, model, key_id, calls, prompt_tokens, completion_tokens, cost)
     SELECT account_id, day, model, coalesce(key_id, 0), count(*), sum(prompt), sum(completion), sum(amount)
     FROM unnest($1, $2, $3, $4, $5, $6, $7) AS calls (account_id, day, model, key_id, prompt, completion, amount)
@@ -358,8 +360,8 @@ LANGUAGE sql AS $$
         calls = had.calls + excluded.calls,
         prompt_tokens = had.prompt_tokens + excluded.prompt_tokens,
         completion_tokens = had.completion_tokens + excluded.completion_tokens,
-        cost = had.cost + excluded.cost
-$$;
+        cost = had.cost + excluded.cost;
+END $$;
 
 -- ---- deposits ----
 

@@ -2,7 +2,7 @@
 
 CREATE TABLE ai_job (
     id                text PRIMARY KEY,
-    seq               bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+    seq               bigint GENERATED ALWAYS AS IDENTITY,  -- of acceptance or end, for paging
     account_id        bigint NOT NULL REFERENCES account,
     key_id            bigint NOT NULL,
     surface           text NOT NULL,
@@ -31,7 +31,8 @@ CREATE TABLE ai_job (
 
 CREATE INDEX ai_job_account ON ai_job (account_id, seq DESC);
 CREATE INDEX ai_job_to_ring ON ai_job (ring_at) WHERE status IN ('queued', 'processing');
-CREATE INDEX ai_job_completed ON ai_job (completed_at) WHERE completed_at IS NOT NULL;
+-- For what is too old: rows come nearly in the order of their ends, and a B-tree would cost each of them.
+CREATE INDEX ai_job_completed ON ai_job USING brin (completed_at);
 
 -- Unix milliseconds as the API writes time.
 CREATE FUNCTION ai_time(unix_ms bigint) RETURNS text

@@ -3,7 +3,7 @@
 -- shows only on the way, so this Redis is one server, not a cluster. schema/redis.md lists them.
 --
 -- A call's hash, ai:call:{id}:
---   a account  n reserved  g generation of its lease  y day of its spending  f flags: 's' streamed, 'd' durable
+--   a account  n reserved  g generation of its lease  y day of its spending ('': it is not limited)  f flags: 's' streamed, 'd' durable
 --   l deadline while it waits  c channel of who waits for it  b body  m what only the programs read
 --   r providers, separated by commas  i which of them it is at  p its name  u bytes it counts as in the queue
 --   s 'wait', 'run' or 'end'  w worker  t how often it was handed out  k workers that died of it  x its client has left
@@ -53,56 +53,71 @@ local function has_place(provider)
     return provider.busy < math.min(math.floor(provider.cap), provider.most)
 end
 
--- The cap shrinks once a second at most: calls that were sent together fail together.
-local function shrink(key, provider, shrunk, factor)
-    if now - shrunk >= 1000 then
-        redis.call('HSET', key, 'cap', math.max(1, math.min(provider.cap, provider.most) * factor), 'shrunk', now)
-    end
-end
-
-local function open_breaker(key, opened)
+local function open_breaker(set, opened)
     local pause = math.min(OPEN_MOST_MS, OPEN_MS * 2 ^ opened)
-    redis.call('HSET', key, 'open', now + pause, 'half', 1, 'opened', math.min(opened + 1, 10), 'fails', 0)
+    set('open', whole(now + pause))
+    set('half', '1')
+    set('opened', tostring(math.min(opened + 1, 10)))
+    set('fails', '0')
 end
 
--- What a call's end says of its provider: 'ok', 'rate' (429), 'fail' (5xx, no connection, no answer), or nothing.
+-- What a call's end says of its provider: 'ok', 'rate' (429), 'fail' (5xx, no connection, no answer), or nothing. Returns how many
+-- wait for it.
 local function learn(name, what, latency_ms, retry_ms)
     local key = PROVIDER .. name
-    local provider = provider_of(name)
-    local v = redis.call('HMGET', key, 'fails', 'opened', 'shrunk', 'fast', 'slow', 'last')
-    local fails, opened, shrunk = tonumber(v[1] or 0), tonumber(v[2] or 0), tonumber(v[3] or 0)
-    local last = tonumber(v[6] or now)
-    redis.call('HSET', key, 'last', now, 'gap', provider.gap + (math.min(now - last, 60000) - provider.gap) / 16)
-    if what == 'ok' then
-        local fast, slow = tonumber(v[4] or latency_ms), tonumber(v[5] or latency_ms)
-        fast = fast + (latency_ms - fast) / 8
-        slow = slow + (latency_ms - slow) / 128
-        redis.call('HSET', key, 'fast', fast, 'slow', slow)
-        if fails > 0 or opened > 0 or provider.half then
-            redis.call('HSET', key, 'fails', 0, 'opened', 0, 'half', 0, 'open', 0)
-        end
-        local full = provider.busy + 1 >= math.floor(provider.cap)
-        if full and fast > 3 * slow + 50 then
-            shrink(key, provider, shrunk, 0.9)
-        elseif full and provider.cap < provider.most then
-            redis.call('HSET', key, 'cap', math.min(provider.most, provider.cap + 1))
-        end
-    elseif what == 'rate' then
-        shrink(key, provider, shrunk, 0.7)
-        if retry_ms > 0 then
-            redis.call('HSET', key, 'open', now + math.min(retry_ms, 60000))
-        end
-    elseif what == 'fail' then
-        shrink(key, provider, shrunk, 0.7)
-        if provider.half or fails + 1 >= FAILURES then
-            open_breaker(key, opened)
-        else
-            redis.call('HSET', key, 'fails', fails + 1)
-        end
-        if retry_ms > 0 then
-            redis.call('HSET', key, 'open', now + math.min(retry_ms, 60000))
+    local v = redis.call('HMGET', key, 'busy', 'cap', 'most', 'half', 'gap', 'last', 'fails', 'opened', 'shrunk', 'fast', 'slow', 'queued')
+    local busy, cap, most = tonumber(v[1] or 0), tonumber(v[2] or FIRST_CAP), tonumber(v[3] or 1)
+    local half, gap, last = v[4] == '1', tonumber(v[5] or 0), tonumber(v[6] or now)
+    local fails, opened, shrunk = tonumber(v[7] or 0), tonumber(v[8] or 0), tonumber(v[9] or 0)
+    local words = {'HSET', key, 'last', whole(now), 'gap', string.format('%.3f', gap + (math.min(now - last, 60000) - gap) / 16)}
+    local function set(field, value)
+        words[#words + 1] = field
+        words[#words + 1] = value
+    end
+    -- The cap shrinks once a second at most: calls that were sent together fail together.
+    local function shrink(factor)
+        if now - shrunk >= 1000 then
+            set('cap', string.format('%.3f', math.max(1, math.min(cap, most) * factor)))
+            set('shrunk', whole(now))
         end
     end
+    if what == 'ok' then
+        local fast, slow = tonumber(v[10] or latency_ms), tonumber(v[11] or latency_ms)
+        fast = fast + (latency_ms - fast) / 8
+        slow = slow + (latency_ms - slow) / 128
+        set('fast', string.format('%.2f', fast))
+        set('slow', string.format('%.2f', slow))
+        if fails > 0 or opened > 0 or half then
+            set('fails', '0')
+            set('opened', '0')
+            set('half', '0')
+            set('open', '0')
+        end
+        if busy + 1 >= math.floor(cap) then
+            if fast > 3 * slow + 50 then
+                shrink(0.9)
+            elseif cap < most then
+                set('cap', string.format('%.3f', math.min(most, cap + 1)))
+            end
+        end
+    elseif what == 'rate' then
+        shrink(0.7)
+        if retry_ms > 0 then
+            set('open', whole(now + math.min(retry_ms, 60000)))
+        end
+    elseif what == 'fail' then
+        shrink(0.7)
+        if half or fails + 1 >= FAILURES then
+            open_breaker(set, opened)
+        else
+            set('fails', tostring(fails + 1))
+        end
+        if retry_ms > 0 then
+            set('open', whole(now + math.min(retry_ms, 60000)))
+        end
+    end
+    redis.call(unpack(words))
+    return tonumber(v[12] or 0)
 end
 
 -- ---- money ----
@@ -115,9 +130,11 @@ local function pay_back(call, cost)
     if redis.call('HGET', 'lease:' .. call.a, 'gen') == call.g then
         redis.call('HINCRBY', 'lease:' .. call.a, 'free', whole(back))
     end
-    local spent = 'spend:' .. call.a .. ':' .. call.y
-    if redis.call('EXISTS', spent) == 1 then
-        redis.call('DECRBY', spent, whole(back))
+    if call.y ~= '' then
+        local spent = 'spend:' .. call.a .. ':' .. call.y
+        if redis.call('EXISTS', spent) == 1 then
+            redis.call('DECRBY', spent, whole(back))
+        end
     end
 end
 
@@ -180,25 +197,24 @@ local function free_worker()
     return nil
 end
 
--- Hands a call to a worker. The hash has all of the call but where it runs.
-local function hand_out(call, provider, worker, body, meta)
-    local try = tonumber(call.t ~= '' and call.t or 0) + 1
-    call.t = tostring(try)
-    redis.call('HSET', call.key, 's', 'run', 'p', provider.name, 'w', worker, 't', try)
-    redis.call('HINCRBY', PROVIDER .. provider.name, 'busy', 1)
+-- Hands a call to a worker. The hash gets `more` fields and where it runs.
+local function hand_out(call, provider, worker, body, meta, more)
+    call.t = tostring(tonumber(call.t ~= '' and call.t or 0) + 1)
+    redis.call('HSET', call.key, 's', 'run', 'p', provider.name, 'w', worker, 't', call.t, unpack(more or {}))
+    redis.call('HINCRBY', PROVIDER .. provider.name, 'busy', '1')
     provider.busy = provider.busy + 1
-    redis.call('ZINCRBY', 'ai:workers', 1, worker)
+    redis.call('ZINCRBY', 'ai:workers', '1', worker)
     redis.call('SADD', 'ai:held:' .. worker, call.id)
     redis.call('PUBLISH', 'ai:work:' .. worker, table.concat({'r', call.id, call.t, provider.name, call.i, call.a, call.f,
         call.n, call.g, call.c ~= '' and call.c or '-', whole(#meta)}, ' ') .. '\n' .. meta .. body)
 end
 
-local function wait_in_line(call, provider, first)
+local function wait_in_line(call, provider, first, more)
     local line = 'ai:line:' .. provider.name .. ':' .. call.a
     if redis.call(first and 'LPUSH' or 'RPUSH', line, call.id) == 1 then
         redis.call('RPUSH', 'ai:turns:' .. provider.name, call.a)
     end
-    redis.call('HSET', call.key, 's', 'wait', 'p', provider.name)
+    redis.call('HSET', call.key, 's', 'wait', 'p', provider.name, unpack(more or {}))
     redis.call('HINCRBY', PROVIDER .. provider.name, 'queued', 1)
     redis.call('HINCRBY', PROVIDER .. provider.name, 'bytes', call.u)
     redis.call('ZADD', 'ai:waiting', call.l, call.id)
@@ -297,11 +313,9 @@ end
 
 -- The call is no longer its worker's.
 local function let_go(call)
-    redis.call('HINCRBY', PROVIDER .. call.p, 'busy', -1)
+    redis.call('HINCRBY', PROVIDER .. call.p, 'busy', '-1')
     redis.call('SREM', 'ai:held:' .. call.w, call.id)
-    if redis.call('ZSCORE', 'ai:workers', call.w) then
-        redis.call('ZINCRBY', 'ai:workers', -1, call.w)
-    end
+    redis.call('ZADD', 'ai:workers', 'XX', 'INCR', '-1', call.w)
 end
 
 -- ---- steps ----
@@ -385,17 +399,24 @@ function steps.submit()
     call.i = tostring(index)
     if need > 0 then
         redis.call('HINCRBY', lease, 'free', '-' .. ARGV[4])
-        redis.call('INCRBY', spent, ARGV[4])
+        if limit >= 0 then
+            redis.call('INCRBY', spent, ARGV[4])
+        else
+            -- Nobody counts this day: it is summed up anew once there is a limit.
+            call.y = ''
+            redis.call('UNLINK', spent)
+        end
     end
-    redis.call('HSET', key, 'a', account, 'n', ARGV[4], 'g', generation, 'y', day, 'f', ARGV[7], 'l', call.l, 'c', ARGV[9],
-        'm', meta, 'b', body, 'r', call.r, 'i', index, 'u', call.u, 'h', ARGV[12], 'j', ARGV[13], 'v', ARGV[14])
-    redis.call('EXPIRE', key, 172800)
+    local fields = {'a', account, 'n', ARGV[4], 'g', generation, 'y', call.y, 'f', ARGV[7], 'l', call.l, 'c', ARGV[9], 'm', meta,
+        'b', body, 'r', call.r, 'i', call.i, 'u', call.u, 'h', ARGV[12], 'j', ARGV[13], 'v', ARGV[14]}
+    call.g = generation
     if worker then
-        hand_out(call, chosen, worker, body, meta)
-        return {'run', generation}
+        hand_out(call, chosen, worker, body, meta, fields)
+    else
+        wait_in_line(call, chosen, false, fields)
     end
-    wait_in_line(call, chosen, false)
-    return {'wait', generation}
+    redis.call('EXPIRE', key, '172800')
+    return {worker and 'run' or 'wait', generation}
 end
 
 -- begin id try tokens channel message: the first piece of an answer. From here on no other worker may try it.
@@ -415,21 +436,24 @@ end
 -- finish id try cost what latency_ms retry_ms record kind rest payload: the worker's last word of a call.
 -- -> ok | gone (Redis does not know it) | lost (it is another's by now)
 function steps.finish()
-    local call = call_of(ARGV[2])
-    if not call then
+    local key = CALL .. ARGV[2]
+    local v = redis.call('HMGET', key, 'a', 'n', 'g', 'y', 'c', 'p', 's', 'w', 't')
+    if not v[1] then
         return 'gone'
     end
-    if call.t ~= ARGV[3] or call.s ~= 'run' then
+    local call = {id = ARGV[2], a = v[1], n = v[2], g = v[3], y = v[4], c = v[5], p = v[6], w = v[8], t = v[9]}
+    if call.t ~= ARGV[3] or v[7] ~= 'run' then
         return 'lost'
     end
     let_go(call)
-    learn(call.p, ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]))
+    local waiting = learn(call.p, ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]))
     pay_back(call, tonumber(ARGV[4]))
     tell(call, ARGV[9], ARGV[10], ARGV[11])
-    redis.call('HSET', call.key, 's', 'end', 'z', ARGV[8])
-    redis.call('HDEL', call.key, 'b')
-    redis.call('ZADD', 'ai:ended', now, call.id)
-    serve(call.p)
+    redis.call('HSET', key, 's', 'end', 'z', ARGV[8], 'b', '')
+    redis.call('ZADD', 'ai:ended', whole(now), call.id)
+    if waiting > 0 then
+        serve(call.p)
+    end
     return 'ok'
 end
 

@@ -50,7 +50,7 @@ static int write_fetch(struct ai_run *run, const struct ai_provider_ops *api, st
         .connect_timeout_ms = (uint64_t)provider->connect_ms,
         .header_timeout_ms = (uint64_t)provider->header_ms,
         .total_timeout_ms = (uint64_t)provider->total_ms,
-        .max_body_bytes = AI_ANSWER_MAX,
+        .max_body_bytes = run->streams ? SIZE_MAX : AI_ANSWER_MAX, /* a stream is bounded by its time */
         .pool = provider->name,
     };
     buf_clear(&body);

@@ -304,7 +304,7 @@ static const struct pg_statement sql_list = {
 static const struct pg_statement sql_forget = {
     "ai_job_forget",
     "DELETE FROM ai_job WHERE id = ANY (ARRAY(SELECT id FROM ai_job WHERE completed_at < now() - $1::bigint * "
-    "interval '1 day' ORDER BY completed_at LIMIT $2::bigint))"};
+    "interval '1 day' LIMIT $2::bigint))"};
 
 static struct str column(struct arena *arena, const struct pg_rows *rows, size_t row, int number)
 {
