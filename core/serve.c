@@ -6,6 +6,7 @@
  *   SIGHUP            certificates are read anew; connections go on with what they have
  *   SIGUSR1           the suspended fibers, into the log
  */
+#include "core/gate/events.h"
 #include "core/gate/gate.h"
 
 #include "core/base/arena.h"
@@ -88,6 +89,7 @@ static bool open_rooms(struct loop *loop)
         return false;
     ai_open_loop(loop);
     event_open_loop(loop);
+    events_open_loop(loop);
     visit_open_loop(loop);
     ops_watch_open(loop);
     test_open_loop(loop);
@@ -98,6 +100,7 @@ static void close_rooms(struct loop *loop)
 {
     test_close_loop(loop);
     ops_watch_close(loop);
+    events_close_loop(loop);
     upstream_close_loop(loop);
     visit_close_loop(loop);
     ai_close_loop(loop);
@@ -110,6 +113,7 @@ static void close_reactor(void *arg)
 {
     struct reactor *reactor = arg;
     fiber_hold();
+    events_end_streams(&reactor->loop);
     if (reactor->server) {
         http_server_drain(reactor->server, clock_in_ms((uint64_t)config->drain_s * 1000));
         http_server_close(reactor->server);

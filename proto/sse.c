@@ -24,11 +24,11 @@ void sse_put_event(struct buf *out, struct str id, struct str event, struct str 
     if (fits_a_line(event))
         put_field(out, "event", event);
     size_t from = 0;
-    for (size_t i = 0; i <= data.size; i++) {
+    for (size_t i = 0; data.at && i <= data.size; i++) {
         bool ends = i == data.size || data.at[i] == '\n' || data.at[i] == '\r';
         if (!ends)
             continue;
-        put_field(out, "data", str_of(data.at ? data.at + from : "", i - from));
+        put_field(out, "data", str_of(data.at + from, i - from));
         if (i + 1 < data.size && data.at[i] == '\r' && data.at[i + 1] == '\n')
             i++;
         from = i + 1;

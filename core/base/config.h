@@ -59,6 +59,7 @@ enum setting_type {
     X(NUMBER, lease_idle_s,          "LEASE_IDLE_SECONDS",          "300",           1, 86400,              "Time without a call after which money lent to Redis is taken back") \
     X(NUMBER, ai_job_days,           "AI_JOB_DAYS",                 "30",            1, 36500,              "Days that AI jobs are kept after their end") \
     X(NUMBER, event_days,            "EVENT_DAYS",                  "7",             1, 3650,               "Days that events are kept, so that a stream can go on after them") \
+    X(NUMBER, event_streams,         "EVENT_STREAMS_PER_ACCOUNT",   "1000",          1, 10000000,           "Open event streams of an account, per reactor; more are refused") \
     X(NUMBER, idle_timeout_s,        "IDLE_TIMEOUT_SECONDS",       "120",           1, 31536000,           "Seconds without activity after which a pod is put to sleep") \
     X(NUMBER, max_body_bytes,        "MAX_BODY_BYTES",             "1048576",       1024, 1073741824,      "Largest JSON body") \
     X(NUMBER, max_connections,       "MAX_CONNECTIONS",            "20000",         16, 10000000,          "Client connections in all; more are closed at once") \

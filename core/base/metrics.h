@@ -58,6 +58,8 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
     X(M_EVENTS_TOLD,        COUNTER,   "wakegate_events_told_total",           NULL,      "Events numbered and published") \
     X(M_WEBHOOK_ATTEMPTS,   COUNTER,   "wakegate_webhook_attempts_total",      "outcome", "Attempts to deliver webhooks") \
     X(M_WEBHOOK_SECONDS,    HISTOGRAM, "wakegate_webhook_seconds",             NULL,      "Time that an attempt to deliver a webhook took") \
+    X(M_EVENTS_READ,        COUNTER,   "wakegate_events_read_total",           NULL,      "Events that streams had to read from PostgreSQL because Redis had not told them") \
+    X(M_EVENT_STREAMS,      GAUGE,     "wakegate_event_streams",               "kind",    "Open event streams") \
     X(M_PROXY_REQUESTS,     COUNTER,   "wakegate_proxy_requests_total",        NULL,      "Requests to workspaces that were let in") \
     X(M_PROXY_HELD,         GAUGE,     "wakegate_proxy_held",                  NULL,      "Requests to workspaces that wait for a pod") \
     X(M_PROXY_FAILURES,     COUNTER,   "wakegate_proxy_failures_total",        NULL,      "Requests to workspaces that a pod did not answer, or not to the end") \

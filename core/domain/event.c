@@ -11,11 +11,10 @@ enum { FORGET_AT_ONCE = 5000, ID_PREFIX = 4 };
 
 #define TOLD_COLUMNS "seq, id, name, event_text(id, name, at, data)"
 
-static const struct pg_statement sql_head = {"event_head",
-                                             "SELECT seq, id FROM event_head WHERE account_id = $1::bigint"};
 static const struct pg_statement sql_heads = {
-    "event_heads", "SELECT coalesce(h.seq, 0) FROM unnest($1::bigint[]) WITH ORDINALITY AS asked (id, place) "
-                   "LEFT JOIN event_head h ON h.account_id = asked.id ORDER BY asked.place"};
+    "event_heads",
+    "SELECT coalesce(h.seq, 0), h.id FROM unnest($1::bigint[]) WITH ORDINALITY AS asked (id, place) "
+    "LEFT JOIN event_head h ON h.account_id = asked.id ORDER BY asked.place"};
 static const struct pg_statement sql_after = {
     "event_read_after", "SELECT " TOLD_COLUMNS " FROM event WHERE account_id = $1::bigint "
                         "AND seq > $2::bigint ORDER BY seq LIMIT $3::bigint"};
@@ -173,30 +172,19 @@ bool event_next(struct str *message, struct event_told *event)
 
 /* ---- reading ---- */
 
-int event_head(struct arena *arena, int64_t account_id, struct event_told *last)
+int event_heads(const int64_t *accounts, size_t count, struct event_head *heads)
 {
     struct pg_rows *rows;
-    *last = (struct event_told){.id = STR(EVENT_START)};
-    int result = pg_read(&sql_head, PG_VALUES(PG_INT(account_id)), &rows);
-    if (result)
-        return result;
-    if (pg_count(rows) == 1 && pg_i64(rows, 0, 0) > 0) {
-        last->seq = pg_i64(rows, 0, 0);
-        last->id = arena_str(arena, pg_str(rows, 0, 1));
-    }
-    pg_rows_free(rows);
-    return 0;
-}
-
-int event_heads(const int64_t *ids, size_t count, int64_t *seqs)
-{
-    struct pg_rows *rows;
-    int result = pg_read(&sql_heads, PG_VALUES(PG_INTS(ids, count)), &rows);
+    int result = pg_read(&sql_heads, PG_VALUES(PG_INTS(accounts, count)), &rows);
     if (result)
         return result;
     CHECK(pg_count(rows) == count);
-    for (size_t i = 0; i < count; i++)
-        seqs[i] = pg_i64(rows, i, 0);
+    for (size_t i = 0; i < count; i++) {
+        struct str id = pg_is_null(rows, i, 1) ? STR(EVENT_START) : pg_str(rows, i, 1);
+        CHECK(id.size == EVENT_ID_SIZE);
+        heads[i].seq = pg_i64(rows, i, 0);
+        memcpy(heads[i].id, id.at, EVENT_ID_SIZE);
+    }
     pg_rows_free(rows);
     return 0;
 }

@@ -99,20 +99,24 @@ bool event_next(struct str *message, struct event_told *event);
 
 /* ---- reading ---- */
 
-/* The account's last number (0: none yet) and its event's id. Waits. */
-int event_head(struct arena *arena, int64_t account_id, struct event_told *last) MUST_USE;
-/* The last numbers of many accounts, in the order of `ids`; one statement. Waits. */
-int event_heads(const int64_t *ids, size_t count, int64_t *seqs) MUST_USE;
+/* Stands before an account's first event; no event has it. */
+#define EVENT_START "evt_00000000000000000000000000000"
+
+/* The last event of each account, in the order of `accounts`: 0 and EVENT_START where there was none yet. One statement, however
+ * many. Waits. */
+struct event_head {
+    int64_t seq;
+    char id[EVENT_ID_SIZE];
+};
+int event_heads(const int64_t *accounts, size_t count, struct event_head *heads) MUST_USE;
 /* Those after `seq`, at most `most`, in order. Waits. */
 int event_read_after(struct arena *arena, int64_t account_id, int64_t seq, size_t most,
                      struct event_told **events, size_t *count) MUST_USE;
 
 /*
- * Where a client that has had the event `id` goes on: *seq is its number. EVENT_START, which no event has, stands before the
- * first. -ESTALE: what came after it is not all kept any more, *seq is in front of the oldest that is. -ENOENT: it is none of this
+ * Where a client that has had the event `id` goes on: *seq is its number. -ESTALE: what came after it is not all kept any more, *seq is in front of the oldest that is. -ENOENT: it is none of this
  * account's, or none at all. Waits.
  */
-#define EVENT_START "evt_00000000000000000000000000000"
 int event_place(int64_t account_id, struct str id, int64_t *seq) MUST_USE;
 
 /* Removes what is older than EVENT_DAYS, some thousands at a time. Waits. */

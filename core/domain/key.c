@@ -30,14 +30,13 @@ static const struct {
         "k.expires_at") ", " MS("k.revoked_at") ", "                                                              \
                                                 "(SELECT n.ref FROM api_key n WHERE n.id = k.rotated_to)"
 
-static const struct pg_statement sql_find = {
-    "key_find",
-    "SELECT k.id, k.account_id, a.ref, k.surface, array_to_string(k.scopes, ' '), "
-    "array_to_string(k.allow_from, ' '), k.must_sign, k.signing_secret IS NOT NULL, " ACCOUNT_IS_BANNED("a") ", " PLAN_COLUMNS(
-        "k.account_id",
-        "k.surface") ", CASE WHEN NOT k.by_login THEN " MS("k.expires_at") " END FROM api_key k "
-                                                                           "JOIN account a ON a.id = k.account_id WHERE k.hash = $1::bytea AND " HOLDS(
-                                                                               "k")};
+#define FIND                                                                                                                    \
+    "SELECT k.id, k.account_id, a.ref, k.surface, array_to_string(k.scopes, ' '), "                                             \
+    "array_to_string(k.allow_from, ' '), k.must_sign, k.signing_secret IS NOT NULL, " ACCOUNT_IS_BANNED("a") ", " PLAN_COLUMNS( \
+        "k.account_id",                                                                                                         \
+        "k.surface") ", CASE WHEN NOT k.by_login THEN " MS("k.expires_at") " END FROM api_key k JOIN account a ON a.id = k.account_id WHERE " HOLDS("k")
+static const struct pg_statement sql_find = {"key_find", FIND " AND k.hash = $1::bytea"};
+static const struct pg_statement sql_find_id = {"key_find_id", FIND " AND k.id = $1::bigint"};
 static const struct pg_statement sql_create = {
     "key_create",
     "WITH k AS (INSERT INTO api_key (account_id, ref, surface, name, shown, hash, scopes, allow_from, "
@@ -140,17 +139,28 @@ static bool read_principal(const struct pg_rows *rows, const char *surface, stru
     return read_networks(principal, pg_str(rows, 0, 5));
 }
 
+/* Takes the row of FIND. */
+static int found(struct pg_rows *rows, const char *surface, struct principal *principal)
+{
+    bool holds = pg_count(rows) == 1 && str_equal(pg_str(rows, 0, 3), str_from(surface)) &&
+                 read_principal(rows, surface, principal);
+    pg_rows_free(rows);
+    return holds ? 0 : -EACCES;
+}
+
 static int look_up(const unsigned char hash[CRYPTO_DIGEST_SIZE], const void *surface,
                    struct principal *principal)
 {
     struct pg_rows *rows;
     int result = pg_read(&sql_find, PG_VALUES(PG_BYTES(bytes_of(hash))), &rows);
-    if (result)
-        return result;
-    bool holds = pg_count(rows) == 1 && str_equal(pg_str(rows, 0, 3), str_from(surface)) &&
-                 read_principal(rows, surface, principal);
-    pg_rows_free(rows);
-    return holds ? 0 : -EACCES;
+    return result ? result : found(rows, surface, principal);
+}
+
+int key_look_up(int64_t id, const char *surface, struct principal *principal)
+{
+    struct pg_rows *rows;
+    int result = pg_read(&sql_find_id, PG_VALUES(PG_INT(id)), &rows);
+    return result ? result : found(rows, surface, principal);
 }
 
 /* The hash of what may be a key: what it looks like is seen before anything is computed. */

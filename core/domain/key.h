@@ -35,6 +35,9 @@ int key_verify(struct str text, const char *surface, struct principal *principal
 /* Whether key_verify would have to ask: an unknown key from an address that is over its limit need not be looked up. */
 bool key_is_known(struct str text, const char *surface);
 
+/* The same by its number, for who has shown it before. Asks each time. */
+int key_look_up(int64_t id, const char *surface, struct principal *principal) MUST_USE;
+
 /* Frees the loop's verdicts. */
 void key_close_loop(struct loop *loop);
 

@@ -39,11 +39,12 @@ static const struct pg_statement sql_end = {
     "login_end",
     "WITH l AS (UPDATE login SET revoked_at = now() WHERE id = $1::bigint AND revoked_at IS NULL "
     "RETURNING *)" AUDIT("$2", "login.end", "l", "l.account_id", "l.ref") "SELECT 1 FROM l"};
-static const struct pg_statement sql_find = {
-    "login_find", "SELECT l.id, l.account_id, a.ref, " ACCOUNT_IS_BANNED("a") ", " PLAN_COLUMNS(
-                      "l.account_id",
-                      "$2::text") " FROM login l JOIN account a ON a.id = l.account_id "
-                                  "WHERE l.ref = $1::text AND l.revoked_at IS NULL AND l.expires_at > now()"};
+#define FIND                                                                                                 \
+    "SELECT l.id, l.account_id, a.ref, " ACCOUNT_IS_BANNED("a") ", " PLAN_COLUMNS(                           \
+        "l.account_id", "$2::text") " FROM login l JOIN account a ON a.id = l.account_id "                   \
+                                    "WHERE l.revoked_at IS NULL AND l.expires_at > now()"
+static const struct pg_statement sql_find = {"login_find", FIND " AND l.ref = $1::text"};
+static const struct pg_statement sql_find_id = {"login_find_id", FIND " AND l.id = $1::bigint"};
 
 static const struct pg_statement sql_forget = {
     "login_forget", "DELETE FROM login WHERE id IN (SELECT id FROM login "
@@ -208,15 +209,9 @@ struct sought {
     const char *surface;
 };
 
-static int look_up(const unsigned char hash[CRYPTO_DIGEST_SIZE], const void *arg, struct principal *principal)
+/* Takes the row of FIND. */
+static int found(struct pg_rows *rows, const char *surface, struct principal *principal)
 {
-    (void)hash;
-    const struct sought *sought = arg;
-    struct pg_rows *rows;
-    int result =
-        pg_read(&sql_find, PG_VALUES(PG_TEXT(sought->ref), PG_TEXT(str_from(sought->surface))), &rows);
-    if (result)
-        return result;
     bool holds = pg_count(rows) == 1;
     if (holds) {
         struct str ref = pg_str(rows, 0, 2);
@@ -224,14 +219,31 @@ static int look_up(const unsigned char hash[CRYPTO_DIGEST_SIZE], const void *arg
             .kind = PRINCIPAL_LOGIN,
             .login_id = pg_i64(rows, 0, 0),
             .account_id = pg_i64(rows, 0, 1),
-            .scopes = scope_all(sought->surface),
+            .scopes = scope_all(surface),
             .is_banned = pg_bool(rows, 0, 3),
         };
         snprintf(principal->account_ref, sizeof principal->account_ref, "%.*s", STR_ARG(ref));
-        plan_read(&principal->plan, sought->surface, pg_str(rows, 0, 4), pg_str(rows, 0, 5));
+        plan_read(&principal->plan, surface, pg_str(rows, 0, 4), pg_str(rows, 0, 5));
     }
     pg_rows_free(rows);
     return holds ? 0 : -EACCES;
+}
+
+static int look_up(const unsigned char hash[CRYPTO_DIGEST_SIZE], const void *arg, struct principal *principal)
+{
+    (void)hash;
+    const struct sought *sought = arg;
+    struct pg_rows *rows;
+    int result =
+        pg_read(&sql_find, PG_VALUES(PG_TEXT(sought->ref), PG_TEXT(str_from(sought->surface))), &rows);
+    return result ? result : found(rows, sought->surface, principal);
+}
+
+int login_look_up(int64_t id, const char *surface, struct principal *principal)
+{
+    struct pg_rows *rows;
+    int result = pg_read(&sql_find_id, PG_VALUES(PG_INT(id), PG_TEXT(str_from(surface))), &rows);
+    return result ? result : found(rows, surface, principal);
 }
 
 int login_verify(struct arena *arena, struct str token, const char *surface, struct principal *principal)

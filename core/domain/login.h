@@ -35,6 +35,8 @@ int login_end(int64_t login_id) MUST_USE;
 /* Whose JWT is it? As key_verify. Log-ins have all scopes of `surface`. */
 int login_verify(struct arena *arena, struct str token, const char *surface, struct principal *principal)
     MUST_USE;
+/* The same by its number, for who has shown a token before. Asks each time. */
+int login_look_up(int64_t id, const char *surface, struct principal *principal) MUST_USE;
 /* Whether it looks like one of ours at all: not an API key. */
 bool login_has_form(struct str token);
 void login_close_loop(struct loop *loop);

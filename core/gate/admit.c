@@ -25,7 +25,7 @@ static bool authenticate(struct request *request, const struct authenticator *by
     if (by->is_known && !by->is_known(request) && gate_address_is_spent(request))
         return false;
     int result = by->verify(request);
-    if (result == 0)
+    if (result == 0 || (result == -ENOKEY && request->route->flags & ROUTE_ASKS_ITSELF))
         return true;
     if (result != -ENOKEY && result != -EACCES)
         reply_failure(request, result);
@@ -105,6 +105,24 @@ static void introduce(struct request *request)
     audit_set(&request->who);
 }
 
+bool gate_welcomes(struct request *request, enum api_error *error)
+{
+    const struct principal *principal = &request->principal;
+    scope_set needed = request->route->scope;
+    bool is_fine = false;
+    if (principal->is_banned)
+        *error = ERROR_BANNED;
+    else if (!comes_from_allowed(request))
+        *error = ERROR_ADDRESS;
+    else if ((principal->scopes & needed) != needed)
+        *error = ERROR_SCOPE;
+    else if (!gate_limit_late(request))
+        *error = ERROR_RATE_LIMITED;
+    else
+        is_fine = true;
+    return is_fine;
+}
+
 bool gate_admit(struct request *request)
 {
     const struct authenticator *by =
@@ -113,7 +131,8 @@ bool gate_admit(struct request *request)
         return false;
     if (!gate_limit(request))
         return false;
-    if (by && (!has_scope(request, by) || !gate_signature(request)))
+    bool is_known = by && request->principal.kind != PRINCIPAL_NOBODY;
+    if (is_known && (!has_scope(request, by) || !gate_signature(request)))
         return false;
     introduce(request);
     return request->route->flags & ROUTE_SLOW_START ? gate_repeat_key(request) : gate_repeat(request);

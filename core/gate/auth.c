@@ -63,11 +63,8 @@ const struct authenticator auth_api_key = {
 
 /* ---- keys, log-ins and pods by bearer tokens ---- */
 
-static int verify_bearer(struct request *request)
+int gate_verify_token(struct request *request, struct str token)
 {
-    struct str token = gate_bearer(request);
-    if (!token.at)
-        return -ENOKEY;
     if (login_has_form(token))
         return login_verify(request->arena, token, request->surface->name, &request->principal);
     if (instance_token_has_prefix(token))
@@ -76,6 +73,13 @@ static int verify_bearer(struct request *request)
 }
 
 /* A log-in's token shows by its signature that it is ours, and so does a pod's. */
+static int verify_bearer(struct request *request)
+{
+    struct str token = gate_bearer(request);
+    return token.at ? gate_verify_token(request, token) : -ENOKEY;
+}
+
+/* A log-in's token shows by its signature that it is ours. */
 static bool bearer_is_known(struct request *request)
 {
     struct str token = gate_bearer(request);

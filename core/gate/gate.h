@@ -100,6 +100,8 @@ enum route_flags {
     ROUTE_UNLIMITED = 2, /* no rate limit */
     ROUTE_UNREPEATED =
         4, /* a POST or DELETE without an effect, or that passes its body on: no Idempotency-Key */
+    ROUTE_ASKS_ITSELF =
+        16, /* credentials may come later: who brings none is let in as nobody, and the handler asks */
     ROUTE_SLOW_START =
         8, /* the handler calls gate_repeat itself, once it has done what takes long and has no effect: the transaction that
             * comes with an Idempotency-Key has one of few connections */
@@ -275,6 +277,9 @@ bool gate_peer_is_trusted(const struct request *request);
 /* "https" or "http", as the client has it: by the connection, or by what a trusted proxy says (X-Forwarded-Proto). */
 struct str gate_scheme(const struct request *request);
 
+/* For credentials that came otherwise than in the request's head: whether who request->principal is by now may have what the route
+ * is for. Replies nothing: false, and *error says why not. Waits. */
+bool gate_welcomes(struct request *request, enum api_error *error);
 /* Authentication to idempotency (admit.c): true when the handler is to run. Waits. */
 bool gate_admit(struct request *request);
 
@@ -284,6 +289,8 @@ void gate_limits_find(struct gate_limits *limits, const struct surface *surface,
 bool gate_limit(struct request *request);
 /* For a request without good credentials: its address alone is charged. False when it has replied 429. */
 bool gate_limit_address(struct request *request);
+/* Charges all limits of who it turned out to be, whose address was charged before. Replies nothing. Waits. */
+bool gate_limit_late(struct request *request);
 /* Whether the address is known to have nothing left; it has replied 429 then. Does not wait. */
 bool gate_address_is_spent(struct request *request);
 /* For handlers: charges one limit of the table to `who` (bytes of our own making: a digest, an id). False when it has replied. */
@@ -300,6 +307,8 @@ int gate_look_at_limits(struct request *request, struct limit_verdict verdicts[L
 /* Authenticators (auth.c): X-API-Key for keys of the surface's name; Authorization: Bearer for its keys or a log-in's JWT; the
  * same for OAuth access tokens; ADMIN_TOKEN. */
 extern const struct authenticator auth_api_key, auth_bearer, auth_oauth, auth_operator;
+/* Whose token is it (a key or a log-in's JWT), however it came? As authenticator.verify. Waits. */
+int gate_verify_token(struct request *request, struct str token) MUST_USE;
 /* The credentials behind "Bearer " (RFC 6750 §2.1); absent when there are none. */
 struct str gate_bearer(const struct request *request);
 /* Signed requests (signature.c; README, "signed requests"). False when it has replied. Waits. */

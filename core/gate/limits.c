@@ -134,6 +134,17 @@ bool gate_limit_address(struct request *request)
     return count == 0 || take(request, charges, count, true);
 }
 
+bool gate_limit_late(struct request *request)
+{
+    struct limit_charge charges[LIMITS_AT_ONCE];
+    struct limit_verdict verdict;
+    size_t count = collect(request, request->limits, ALL_BUT_ADDRESS, charges);
+    if (count == 0 || (limit_take(charges, count, &verdict) == 0 && verdict.allowed))
+        return true;
+    metric_add(M_LIMITED, 1);
+    return false;
+}
+
 bool gate_address_is_spent(struct request *request)
 {
     struct limit_charge charges[LIMITS_AT_ONCE];

@@ -10,19 +10,24 @@
 #include <stdlib.h>
 #include <uv.h>
 
+struct slot {
+    struct ws_message *message;
+    uint64_t kinds;
+};
+
 struct fanout {
     struct loop *loop;
     uv_idle_t turn; /* active while members are behind */
     struct link current;
     struct link behind;
     size_t count;
-    struct ws_message **ring; /* of messages first … end - 1; a power of two long */
+    struct slot *ring; /* of messages first … end - 1; a power of two long */
     size_t ring_size;
     uint64_t first;
     uint64_t end;
 };
 
-static struct ws_message **slot(const struct fanout *fanout, uint64_t number)
+static struct slot *slot(const struct fanout *fanout, uint64_t number)
 {
     return &fanout->ring[number & (fanout->ring_size - 1)];
 }
@@ -30,7 +35,7 @@ static struct ws_message **slot(const struct fanout *fanout, uint64_t number)
 static void grow(struct fanout *fanout)
 {
     size_t size = fanout->ring_size ? fanout->ring_size * 2 : 16;
-    struct ws_message **ring = mem_zalloc(size * sizeof *ring);
+    struct slot *ring = mem_zalloc(size * sizeof *ring);
     for (uint64_t i = fanout->first; i < fanout->end; i++)
         ring[i & (size - 1)] = *slot(fanout, i);
     free(fanout->ring);
@@ -45,15 +50,18 @@ static void trim(struct fanout *fanout)
     if (!list_empty(&fanout->behind))
         needed = LIST_ENTRY(fanout->behind.next, struct fanout_member, link)->next;
     for (; fanout->first < needed; fanout->first++)
-        ws_message_free(*slot(fanout, fanout->first));
+        ws_message_free(slot(fanout, fanout->first)->message);
 }
 
 static void serve(struct fanout *fanout, struct fanout_member *member)
 {
     list_remove(&member->link);
     list_push_back(&fanout->current, &member->link);
-    while (member->next < fanout->end)
-        ws_send_message(member->ws, *slot(fanout, member->next++));
+    for (; member->next < fanout->end; member->next++) {
+        const struct slot *next = slot(fanout, member->next);
+        if (next->kinds & member->kinds)
+            ws_send_message(member->ws, next->message);
+    }
 }
 
 static void on_turn(uv_idle_t *turn)
@@ -91,9 +99,9 @@ void fanout_close(struct fanout *fanout)
     uv_close((uv_handle_t *)&fanout->turn, on_closed);
 }
 
-void fanout_join(struct fanout *fanout, struct fanout_member *member, struct ws *ws)
+void fanout_join(struct fanout *fanout, struct fanout_member *member, struct ws *ws, uint64_t kinds)
 {
-    *member = (struct fanout_member){.ws = ws, .fanout = fanout, .next = fanout->end};
+    *member = (struct fanout_member){.ws = ws, .fanout = fanout, .next = fanout->end, .kinds = kinds};
     list_push_back(&fanout->current, &member->link);
     fanout->count++;
 }
@@ -109,13 +117,28 @@ void fanout_leave(struct fanout_member *member)
     trim(fanout);
 }
 
-void fanout_send(struct fanout *fanout, bool text, struct str payload)
+void fanout_catch_up(struct fanout_member *member)
+{
+    struct fanout *fanout = member->fanout;
+    if (!fanout || member->next == fanout->end)
+        return;
+    serve(fanout, member);
+    trim(fanout);
+}
+
+void fanout_want(struct fanout_member *member, uint64_t kinds)
+{
+    fanout_catch_up(member);
+    member->kinds = kinds;
+}
+
+void fanout_send(struct fanout *fanout, bool text, struct str payload, uint64_t kinds)
 {
     if (fanout->count == 0)
         return;
     if (fanout->end - fanout->first == fanout->ring_size)
         grow(fanout);
-    *slot(fanout, fanout->end++) = ws_message_new(text, payload);
+    *slot(fanout, fanout->end++) = (struct slot){ws_message_new(text, payload), kinds};
     struct link *current = &fanout->current;
     if (!list_empty(current)) { /* all of it, to the end of `behind` */
         current->next->prev = fanout->behind.prev;

@@ -87,6 +87,11 @@ void ws_close(struct ws *ws, int code, struct str reason)
 
 /* ---- output ---- */
 
+size_t ws_queued(const struct ws *ws)
+{
+    return stream_queued(ws->stream);
+}
+
 /* False when nothing may be sent: it is closing, or just has been for being too slow. */
 static bool may_send(struct ws *ws)
 {
@@ -247,6 +252,8 @@ static void on_flushed(struct stream *stream)
         answer_ping(ws, str_of(ws->pong, ws->pong_size));
     }
     stream_read(stream, true);
+    if (ws->state == OPEN && ws->events->flushed)
+        ws->events->flushed(ws);
     if (ws->state != DONE || ws->shut)
         return;
     ws->shut = true;

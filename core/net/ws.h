@@ -14,6 +14,8 @@ struct ws;
 struct ws_events {
     /* A whole message; `payload` is gone when this returns. May send and close. */
     void (*message)(struct ws *ws, bool text, struct str payload);
+    /* All that was sent is with the kernel. May be NULL. */
+    void (*flushed)(struct ws *ws);
     /* The last call: the socket is closed. `code` is what the peer said, or 1005 or 1006 (RFC 6455 §7.4.1). */
     void (*closed)(struct ws *ws, int code);
 };
@@ -41,6 +43,8 @@ void *ws_owner(const struct ws *ws);
 /* Queues a message; it leaves at the end of the turn, with everything else of this turn. A peer that has not taken what
  * was queued before is closed with WS_TOO_SLOW. Nothing happens on a socket that is closing. */
 void ws_send(struct ws *ws, bool text, struct str payload);
+/* Bytes that wait for the peer. */
+size_t ws_queued(const struct ws *ws);
 /* Begins the closing handshake. Nothing is sent after it. */
 void ws_close(struct ws *ws, int code, struct str reason);
 

@@ -34,6 +34,9 @@ enum loop_slot {
     LOOP_LEASE,
     LOOP_EVENT,
     LOOP_WEBHOOK,
+    LOOP_FEED,
+    LOOP_AUDIENCE,
+    LOOP_WATCH,
     LOOP_SLOTS
 };
 

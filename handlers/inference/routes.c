@@ -2,6 +2,7 @@
 #include "handlers/inference/inference.h"
 
 #include "handlers/webhooks.h"
+#include "core/gate/events.h"
 
 static const char *const prefixes[] = {"/api/auth", "/api/v1", "/v1", NULL};
 
@@ -53,6 +54,10 @@ static const struct route routes[] = {
     BOTH("GET", "/jobs/{id}", jobs_get, "One AI call: its state, answer and cost", 0, READ_JOBS, NULL),
     BOTH("DELETE", "/jobs/{id}", jobs_cancel, "Cancel an AI call, at its provider too", ROUTE_SLOW_START,
          CALL_MODELS, NULL),
+    BOTH("GET", "/stream", events_stream, "The account's events, as a WebSocket or as server-sent events",
+         ROUTE_ASKS_ITSELF, SCOPE_BIT(SCOPE_EVENTS), NULL),
+    BOTH("POST", "/stream/ticket", events_ticket,
+         "A ticket that opens one stream, for a client without headers", 0, SCOPE_BIT(SCOPE_EVENTS), NULL),
     BOTH("GET", "/whoami", account_whoami, "Whose key or token this is, and what it may do", 0,
          SCOPE_NONE_NEEDED, NULL),
 };

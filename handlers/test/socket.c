@@ -90,7 +90,7 @@ void test_subscribe(struct request *request)
         return;
     }
     __atomic_add_fetch(&subscribers, 1, __ATOMIC_RELAXED);
-    fanout_join(loop_self()->slots[LOOP_TEST], member, ws);
+    fanout_join(loop_self()->slots[LOOP_TEST], member, ws, FANOUT_ALL);
 }
 
 static void send_here(void *arg)
@@ -98,7 +98,7 @@ static void send_here(void *arg)
     struct buf *text = arg;
     struct fanout *fanout = loop_self()->slots[LOOP_TEST];
     if (fanout)
-        fanout_send(fanout, true, buf_str(text));
+        fanout_send(fanout, true, buf_str(text), FANOUT_ALL);
     buf_clear(text);
     free(text);
 }

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 
 import pytest
@@ -89,6 +90,12 @@ def test_references_lead_somewhere_and_components_are_used(spec):
     there = {f"#/components/{kind}/{name}" for kind, parts in spec.document["components"].items()
              for name in parts if kind != "securitySchemes"}
     assert there == used
+
+
+def test_events_are_those_of_the_program(spec):
+    told = spec.document["components"]["schemas"]["Event"]["oneOf"]
+    assert [(each["properties"]["type"]["const"], each["description"], each["properties"]["data"]) for each in told] == \
+        [(each["name"], each["help"] + ".", each["data"]) for each in map(json.loads, run("events").stdout.splitlines())]
 
 
 def test_examples_are_what_their_schemas_say(spec):

@@ -25,7 +25,7 @@ SETTINGS = {"METRICS_TOKEN": "test-only-metrics", "REGISTER_RATE_PER_HOUR": "100
 ONCE = ("StillRunning", "PodFailed")
 # A scope that a key may have instead, on the same surface.
 OTHER_SCOPE = {"session:read": "session:write", "session:write": "session:read", "keys:read": "events",
-               "keys:write": "events", "account:read": "events", "account:write": "events",
+               "keys:write": "events", "account:read": "events", "account:write": "events", "events": "account:read",
                "ai:call": "events"}
 SURFACES = {"sessionKey": "session", "inferenceKey": "inference"}  # whose keys these are
 PASSWORD = "a-password-of-tests"
@@ -365,6 +365,51 @@ def test_answers_of_accounts_and_keys(described, spent, cut_off, spec):
     cut_off.stores.postgres.stop()
     provoke_outage(down, operations)
     check_all_were_seen(spec, ["Accounts and keys"])
+
+
+# ---- events ----
+
+def listen(world, operation):
+    """Both ways to listen, for as long as it takes to see the beginning."""
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+               "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode()}
+    for headers, status in ((upgrade, 101), ({"Accept": "text/event-stream"}, 200)):
+        with requests.get(world.gateway.url + operation.path, headers={**world.good["inferenceKey"], **headers},
+                          stream=True, timeout=20) as answer:
+            answer._content = next(answer.iter_lines()) if status == 200 else b""  # the rest has no end
+            expect(answer, status)
+            world.spec.check(answer, operation)
+
+
+class Listeners(World):
+    """One that lets no stream begin, unless it means to: who accepts neither kind is told so."""
+
+    def call(self, operation, who=None, **options):
+        if operation.id.startswith("eventStream"):
+            options["headers"] = {"Accept": "application/json", **options.get("headers", {})}
+        return super().call(operation, who, **options)
+
+
+def test_answers_of_events(described, spent, cut_off, spec):
+    world = Listeners(described, spec)
+    operations = spec.of_tag("Events")
+    for operation in operations:
+        if operation.method == "GET":
+            listen(world, operation)
+            expect(world.call(operation), 426)
+            expect(world.call(operation, headers={"Accept": "*/*"}, params={"events": "nonsense"}), 400)
+        else:
+            expect(world.call(operation), 201)
+        provoke_credentials(world, operation)
+        provoke_bad_requests(world, operation)
+        provoke_reused_key(world, operation, "apiKeyCreate", body={"name": "other"})
+        provoke_other_methods(world, operation)
+    refused = Listeners(spent, spec)
+    provoke_refusals(refused, operations)
+    down = Listeners(cut_off, spec)
+    cut_off.stores.postgres.stop()
+    provoke_outage(down, operations)
+    check_all_were_seen(spec, ["Events"])
 
 
 # ---- OAuth 2.0 ----

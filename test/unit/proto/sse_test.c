@@ -22,7 +22,8 @@ static void an_event_is_its_fields_and_an_empty_line(void **state)
     (void)state;
     expect(STR("7"), STR("job.done"), STR("{}"), "id: 7\nevent: job.done\ndata: {}\n\n");
     expect(STR_NONE, STR_NONE, STR("x"), "data: x\n\n");
-    expect(STR(""), STR_NONE, STR_NONE, "id: \ndata: \n\n");
+    expect(STR(""), STR_NONE, STR(""), "id: \ndata: \n\n");
+    expect(STR("7"), STR_NONE, STR_NONE, "id: 7\n\n"); /* no event: the id alone */
 }
 
 static void each_line_of_data_has_a_field_of_its_own(void **state)

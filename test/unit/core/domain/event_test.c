@@ -152,6 +152,15 @@ static void numbers_have_no_gaps_whatever_order_writers_have(void **state)
     identity_on_loop(race);
 }
 
+static struct str id_of(int64_t account, int64_t seq)
+{
+    struct event_told *events;
+    size_t count;
+    assert_int_equal(event_read_after(&identity_arena, account, seq - 1, 1, &events, &count), 0);
+    assert_int_equal(count, 1);
+    return events[0].id;
+}
+
 static void order(void)
 {
     identity_sql(
@@ -173,11 +182,13 @@ static void order(void)
     struct str rest = events[0].body;
     assert_true(str_starts(next_word(&rest), STR("{\"id\":\"evt_0")));
     assert_true(str_equal(rest, STR("2}}")));
-    int64_t seqs[3];
-    assert_int_equal(event_heads((const int64_t[]){2, 99, 1}, 3, seqs), 0);
-    assert_int_equal(seqs[0], 1);
-    assert_int_equal(seqs[1], 0);
-    assert_int_equal(seqs[2], 3);
+    struct event_head heads[3];
+    assert_int_equal(event_heads((const int64_t[]){2, 99, 1}, 3, heads), 0);
+    assert_int_equal(heads[0].seq, 1);
+    assert_int_equal(heads[1].seq, 0);
+    assert_int_equal(heads[2].seq, 3);
+    assert_memory_equal(heads[1].id, EVENT_START, EVENT_ID_SIZE);
+    assert_memory_equal(heads[2].id, id_of(1, 3).at, EVENT_ID_SIZE);
 }
 
 static void events_are_numbered_in_the_order_of_their_causes(void **state)
@@ -187,15 +198,6 @@ static void events_are_numbered_in_the_order_of_their_causes(void **state)
 }
 
 /* ---- where to go on ---- */
-
-static struct str id_of(int64_t account, int64_t seq)
-{
-    struct event_told *events;
-    size_t count;
-    assert_int_equal(event_read_after(&identity_arena, account, seq - 1, 1, &events, &count), 0);
-    assert_int_equal(count, 1);
-    return events[0].id;
-}
 
 static void place_is(int64_t account, struct str id, int result, int64_t seq)
 {
@@ -207,21 +209,16 @@ static void place_is(int64_t account, struct str id, int result, int64_t seq)
 
 static void find_places(void)
 {
-    struct event_told last;
     place_is(1, STR(EVENT_START), 0, 0);
-    assert_int_equal(event_head(&identity_arena, 1, &last), 0);
-    assert_int_equal(last.seq, 0);
-    assert_true(str_equal(last.id, STR(EVENT_START)));
     identity_sql(
         "SELECT event_add(a, 'session', 'job.failed', '{}') FROM generate_series(1, 2) a, generate_series(1, 5)");
     relay_all();
     struct str second = id_of(1, 2);
     struct str foreign = id_of(2, 2);
-    assert_int_equal(event_head(&identity_arena, 1, &last), 0);
-    assert_int_equal(last.seq, 5);
+    struct str last = id_of(1, 5);
     place_is(1, STR(EVENT_START), 0, 0);
     place_is(1, second, 0, 2);
-    place_is(1, last.id, 0, 5);
+    place_is(1, last, 0, 5);
     place_is(1, foreign, -ENOENT, 0);
     place_is(3, second, -ENOENT, 0);
     const struct str bad[] = {STR(""),
@@ -241,11 +238,11 @@ static void find_places(void)
     place_is(1, STR(EVENT_START), -ESTALE, 3);
     place_is(1, second, -ESTALE, 3);
     place_is(1, third, -ESTALE, 3);
-    place_is(1, last.id, 0, 5);
+    place_is(1, last, 0, 5);
     /* All are gone: only who has had the last one has missed nothing. */
     identity_sql("UPDATE event SET at = now() - interval '8 days'");
     assert_int_equal(event_forget(), 0);
-    place_is(1, last.id, 0, 5);
+    place_is(1, last, 0, 5);
     place_is(1, STR(EVENT_START), -ESTALE, 5);
     place_is(1, STR("evt_0000000000000100000000000000a"), -ESTALE, 5);
 }
