@@ -12,20 +12,20 @@ from wakegate import ROOT, run
 
 # A lease has to outlast the limits of its jobs: stop + ready + 10 s, connect + answer + 10 s.
 SHORT = {"POD_STOP_TIMEOUT_MS": "500", "POD_READY_TIMEOUT_MS": "2000", "POD_ANSWER_TIMEOUT_MS": "1500",
-         "PG_TIMEOUT_MS": "2000", "JOB_LEASE_SECONDS": "13"}
-LEASE_S = 13
+         "PG_TIMEOUT_MS": "2000", "JOB_LEASE_SECONDS": "25"}
+LEASE_S = 25
 # Here the pod has answered, or may have, and nobody knows it: it is asked again, and told so by the message's id.
 MAY_ASK_AGAIN = {"deliver-sent"}
 
 
-# Those of other paths than a message's: test_money_faults.py has them.
-OF_MONEY = "lease-"
+# On a message's way; other paths have tests of their own.
+OF_MESSAGES = ("job-", "scale-", "pod-", "deliver-")
 
 
 def crash_points():
     with open(os.path.join(ROOT, "core/base/crash.h"), encoding="utf-8") as file:
         points = re.findall(r'^ *X\("([a-z-]+)"', file.read(), re.MULTILINE)
-    points = [point for point in points if not point.startswith(OF_MONEY)]
+    points = [point for point in points if point.startswith(OF_MESSAGES)]
     # A worker that starts tries out what it can do for pods, with one: the first real pod is the second.
     return points + [f"{point}:2" for point in points if point.startswith("pod-")]
 
