@@ -21,7 +21,14 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { SETTLE_MS = 10000, START_PAUSE_MS = 200 };
+enum {
+    SETTLE_MS = 10000,
+    START_PAUSE_MS = 200,
+    SEND_FOR_MS =
+        2500, /* a piece is sent again for so long: Redis, or who listens, may be about to come back */
+    SEND_PAUSE_MS = 100,
+    GONE = 410
+};
 
 static struct {
     struct loop *loop;
@@ -36,27 +43,57 @@ static ai_provider_run *const runners[PROVIDER_KINDS] = {
 
 /* ---- what is sent on ---- */
 
+/* What is sent twice counts once: pieces are numbered. */
+static int send_piece(struct ai_run *run)
+{
+    uint64_t until_ns = clock_in_ms(SEND_FOR_MS);
+    for (;;) {
+        int result = ai_task_piece(run->task, buf_str(&run->lines), run->usage.completion_tokens);
+        if (result == 0 || result == -ECANCELED || result == -ESTALE || clock_now_ns() >= until_ns)
+            return result;
+        if (fiber_sleep_ms(SEND_PAUSE_MS))
+            return -ECANCELED;
+    }
+}
+
+static void count_first(const struct ai_run *run)
+{
+    metric_observe_us(M_AI_FIRST_SECONDS, 0, (clock_now_ns() - run->started_ns) / 1000);
+}
+
 int ai_run_send(struct ai_run *run)
 {
     if (run->lines.size == 0)
         return 0;
     bool first = !run->task->begun;
-    int result = ai_task_piece(run->task, buf_str(&run->lines), run->usage.completion_tokens);
-    run->lines.size = 0;
+    int result = send_piece(run);
     if (result)
         return result;
+    run->lines.size = 0;
     run->delivers = true;
+    run->sent_text = run->text.size;
+    run->sent_usage = run->usage;
     if (first) {
-        metric_observe_us(M_AI_FIRST_SECONDS, 0, (clock_now_ns() - run->started_ns) / 1000);
+        count_first(run);
         CRASH_POINT("ai-first-piece");
     }
     return 0;
 }
 
+/* Cut off between two characters. */
 void ai_run_keep_text(struct ai_run *run, struct str text)
 {
-    if (run->text.size + text.size <= AI_TEXT_MAX)
-        buf_add_str(&run->text, text);
+    size_t room = AI_TEXT_MAX - run->text.size;
+    if (text.size > room)
+        for (text.size = room; text.size > 0 && (text.at[text.size] & 0xc0) == 0x80;)
+            text.size--;
+    buf_add_str(&run->text, text);
+}
+
+uint64_t ai_run_left_ms(const struct ai_run *run)
+{
+    uint64_t now_ns = clock_now_ns();
+    return now_ns + CLOCK_MS < run->deadline_ns ? (run->deadline_ns - now_ns) / CLOCK_MS : 1;
 }
 
 /* ---- before ---- */
@@ -67,6 +104,18 @@ static const struct model_route *find_route(const struct model *model, struct st
         if (str_equal(provider, str_from(model->routes[i].provider->name)))
             return &model->routes[i];
     return NULL;
+}
+
+/* Its time is the provider's, but it is over before its money may be given back (core/domain/lease.h). Of that a durable one may
+ * have waited half. */
+static void set_deadline(struct ai_run *run)
+{
+    int64_t call_ms = config->ai_call_s * 1000;
+    int64_t waited_ms = run->task->durable ? call_ms / 2 : run->end.started_ms - run->end.meta.created_ms;
+    int64_t left_ms = call_ms - AI_CALL_MARGIN_MS - waited_ms;
+    int64_t total_ms = run->route->provider->total_ms;
+    total_ms = total_ms < left_ms ? total_ms : left_ms;
+    run->deadline_ns = clock_in_ms(total_ms > 0 ? (uint64_t)total_ms : 1);
 }
 
 static int read_call(struct ai_run *run, struct ai_failure *failure)
@@ -81,6 +130,7 @@ static int read_call(struct ai_run *run, struct ai_failure *failure)
         ai_failure_make(failure, AI_FAULT_MODEL, STR("it is no longer in the catalogue"));
         return -EPROTO;
     }
+    set_deadline(run);
     if (ai_request_parse(&run->arena, meta->kind, task->body, &run->request, &refusal)) {
         ai_failure_make(failure, AI_FAULT_CLIENT, STR_NONE);
         failure->message = refusal.message;
@@ -137,6 +187,7 @@ static void free_run(struct ai_run *run)
 {
     if (run->task)
         ai_task_free(run->task);
+    ai_http_close(run);
     catalogue_unref(run->catalogue);
     buf_clear(&run->lines);
     buf_clear(&run->text);
@@ -161,20 +212,23 @@ static void finish(struct ai_run *run, const struct ai_learned *learned, int sta
     end->prompt_tokens = run->delivers ? run->usage.prompt_tokens : 0;
     end->completion_tokens = run->delivers ? run->usage.completion_tokens : 0;
     end->ended_ms = clock_wall_ms();
-    end->text = arena_str(&run->arena, buf_str(&run->text));
-    end->provider = arena_str(&run->arena, run->task->provider);
+    end->text = run->delivers ? buf_str(&run->text) : STR_NONE;
+    end->provider = run->task->provider;
     CRASH_POINT("ai-answered");
     int result = ai_task_finish(run->task, end, learned, status, payload);
     CRASH_POINT("ai-finished");
-    ai_task_free(run->task);
-    run->task = NULL;
     if (result == 0) {
-        struct arena arena = run->arena;
-        arena_init(&run->arena);
         count_end(run);
-        ai_settle_take(&arena, end);
+        ai_settle_take(end);
     }
     free_run(run);
+}
+
+/* The call ends before its answer does: what was not sent on does not count. */
+static void drop_unsent(struct ai_run *run)
+{
+    run->usage = run->sent_usage;
+    run->text.size = run->sent_text;
 }
 
 static void log_failure(const struct ai_run *run, const struct ai_failure *failure, const char *what)
@@ -202,20 +256,30 @@ static void end_failed(struct ai_run *run, const struct ai_failure *failure)
         log_failure(run, failure, "a provider has failed");
     struct buf body = {0};
     ai_put_error(&body, failure);
+    drop_unsent(run);
     run->end.status = AI_JOB_FAILED;
     run->end.code = str_from(failure->code);
-    run->end.message = arena_str(&run->arena, failure->message);
-    struct str payload = arena_str(&run->arena, buf_str(&body));
+    run->end.message = failure->message;
+    finish(run, &learned, failure->status, buf_str(&body));
     buf_clear(&body);
-    finish(run, &learned, failure->status, payload);
 }
 
+/* Whoever cancelled it by its id may not be who waits for it. */
 static void end_left(struct ai_run *run)
 {
     static const struct ai_learned nothing = {.lesson = AI_LESSON_NONE};
+    static const struct ai_failure cancelled = {.status = GONE,
+                                                .type = "invalid_request_error",
+                                                .code = "cancelled",
+                                                .message = {"The call was cancelled", 22}};
+    struct buf body = {0};
+    ai_put_error(&body, &cancelled);
+    drop_unsent(run);
     run->end.status = AI_CANCELLED;
-    run->end.code = STR("cancelled");
-    finish(run, &nothing, 499, STR(""));
+    run->end.code = str_from(cancelled.code);
+    run->end.message = cancelled.message;
+    finish(run, &nothing, cancelled.status, buf_str(&body));
+    buf_clear(&body);
 }
 
 /* This worker leaves: others may do it, unless something was delivered. */
@@ -227,9 +291,14 @@ static void end_leaving(struct ai_run *run)
         free_run(run);
         return;
     }
+    if (run->task->left) {
+        end_left(run);
+        return;
+    }
     struct ai_failure failure;
     ai_failure_make(&failure, AI_FAULT_BROKEN, STR("the worker leaves"));
     failure.elsewhere = failure.health = false;
+    failure.message = STR("The gateway is restarting");
     end_failed(run, &failure);
 }
 
@@ -247,13 +316,15 @@ static void end_ended(struct ai_run *run)
 static void end_whole(struct ai_run *run, struct str answer)
 {
     struct ai_learned learned = lesson_of(run, NULL);
+    if (run->streams && !run->delivers)
+        count_first(run);
     run->delivers = true;
     run->end.status = AI_COMPLETED;
     if (run->streams) {
         finish(run, &learned, 200, buf_str(&run->lines));
         return;
     }
-    run->end.answer = arena_str(&run->arena, answer);
+    run->end.answer = answer;
     finish(run, &learned, 200, run->end.answer);
 }
 
@@ -268,36 +339,56 @@ static void run_provider(struct ai_run *run)
         CRASH_POINT("ai-claimed");
         result = runners[run->route->provider->kind](run, &answer, &failure);
     }
-    if (result == 0)
-        end_whole(run, buf_str(&answer));
-    else if (result == -ESTALE || run->task->stale)
+    fiber_hold(); /* it has come to its end, and that is told */
+    if (result == -ESTALE || run->task->stale)
         free_run(run);
     else if (run->task->left || result == -EPIPE)
         end_left(run);
+    else if (result == 0)
+        end_whole(run, buf_str(&answer));
     else if (result == -EPROTO)
         end_failed(run, &failure);
     else
         end_leaving(run);
+    fiber_release();
     buf_clear(&answer);
+}
+
+/* Nobody can say what it is: it ends as it is, for nothing. */
+static void end_unreadable(struct ai_run *run)
+{
+    static const struct ai_learned nothing = {.lesson = AI_LESSON_NONE};
+    LOG(ERROR, "an AI call has no description that can be read", LOG_STR("job", run->end.id));
+    run->end.status = AI_JOB_FAILED;
+    run->end.code = STR("internal_error");
+    run->end.ended_ms = clock_wall_ms();
+    if (ai_task_finish(run->task, &run->end, &nothing, 500, STR("{}")) == 0)
+        ai_ended_forget(&run->end.id, 1);
+    free_run(run);
+}
+
+static int read_meta(struct ai_run *run)
+{
+    int result = ai_meta_read(&run->arena, run->task->meta, &run->end.meta);
+    int64_t waited_ms = run->end.started_ms - run->end.meta.created_ms;
+    metric_observe_us(M_AI_WAIT_SECONDS, 0, (uint64_t)(waited_ms > 0 ? waited_ms : 0) * 1000);
+    return result;
 }
 
 static void run_call(void *arg)
 {
-    static const struct ai_learned nothing = {.lesson = AI_LESSON_NONE};
     struct ai_run *run = arg;
-    int result = start_row(run);
+    int result = read_meta(run) ? -EINVAL : start_row(run);
     if (result == 0) {
         run_provider(run);
+    } else if (result == -EINVAL) {
+        end_unreadable(run);
     } else if (result == -ENOENT) {
         end_ended(run);
     } else { /* PostgreSQL is away, or we leave: it stays at the head of the line */
         int slept = fiber_sleep_ms(START_PAUSE_MS);
         (void)slept;
-        result = ai_task_again(run->task, &nothing, true);
-        if (result)
-            LOG(WARN, "an AI job could not be begun, and waits for its row to be due",
-                LOG_STR("job", run->end.id));
-        free_run(run);
+        end_leaving(run);
     }
     metric_add(M_AI_RUNNING, -1);
     group_done(&ai.fibers);
@@ -316,13 +407,6 @@ static void on_task(struct ai_task *task)
         .started_ms = clock_wall_ms(),
         .streamed = task->streamed,
     };
-    if (ai_meta_read(&run->arena, arena_str(&run->arena, task->meta), &run->end.meta)) {
-        LOG(ERROR, "an AI call has no description that can be read", LOG_STR("job", task->id));
-        free_run(run);
-        return;
-    }
-    int64_t waited_ms = run->end.started_ms - run->end.meta.created_ms;
-    metric_observe_us(M_AI_WAIT_SECONDS, 0, (uint64_t)(waited_ms > 0 ? waited_ms : 0) * 1000);
     metric_add(M_AI_RUNNING, 1);
     group_add(&ai.fibers);
     task->fiber = fiber_start(ai.loop, "AI call", run_call, run);

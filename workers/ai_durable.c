@@ -11,7 +11,7 @@
 
 #include <errno.h>
 
-enum { LOOK_MS = 1000, DUE_MOST = 64, EXTEND_MOST = 512 };
+enum { LOOK_MS = 1000, DUE_MOST = 64, EXTEND_MS = AI_DURABLE_LEASE_MS / 3, EXTEND_AT_ONCE = 512 };
 
 static struct {
     struct fiber *fiber;
@@ -21,30 +21,30 @@ static struct {
 /* ---- in work ---- */
 
 struct names {
-    struct str ids[EXTEND_MOST];
+    struct arena *arena;
+    struct str *ids;
     size_t count;
 };
 
+/* They may end meanwhile. */
 static void note(struct ai_task *task, void *arg)
 {
     struct names *names = arg;
-    if (task->durable && names->count < EXTEND_MOST)
-        names->ids[names->count++] = task->id;
+    if (task->durable)
+        names->ids[names->count++] = arena_str(names->arena, task->id);
 }
 
 static void extend(struct arena *arena)
 {
-    struct names *names = arena_alloc(arena, sizeof *names);
-    names->count = 0;
-    ai_worker_each(note, names);
-    /* They may end meanwhile. */
-    for (size_t i = 0; i < names->count; i++)
-        names->ids[i] = arena_str(arena, names->ids[i]);
-    if (names->count == 0)
-        return;
-    int result = ai_job_extend(names->ids, names->count, ai_worker_name(), AI_DURABLE_LEASE_MS);
-    if (result && result != -ECANCELED)
-        LOG(WARN, "AI jobs in work could not be shown to be", LOG_ERRNO(result));
+    struct names names = {.arena = arena,
+                          .ids = arena_alloc(arena, (ai_worker_tasks() + 1) * sizeof(struct str))};
+    ai_worker_each(note, &names);
+    for (size_t from = 0; from < names.count; from += EXTEND_AT_ONCE) {
+        size_t count = names.count - from < EXTEND_AT_ONCE ? names.count - from : EXTEND_AT_ONCE;
+        int result = ai_job_extend(names.ids + from, count, ai_worker_name(), AI_DURABLE_LEASE_MS);
+        if (result && result != -ECANCELED)
+            LOG(WARN, "AI jobs in work could not be shown to be", LOG_ERRNO(result));
+    }
 }
 
 /* ---- due ---- */
@@ -53,10 +53,8 @@ static void extend(struct arena *arena)
 static void end_refused(const struct ai_due *due, const struct ai_meta *meta, const char *code,
                         const char *message)
 {
-    struct arena arena;
-    arena_init(&arena);
     const struct ai_end end = {
-        .id = arena_str(&arena, due->id),
+        .id = due->id,
         .account_id = due->account_id,
         .fence = -1,
         .meta = *meta,
@@ -65,11 +63,7 @@ static void end_refused(const struct ai_due *due, const struct ai_meta *meta, co
         .message = str_from(message),
         .ended_ms = clock_wall_ms(),
     };
-    struct ai_end own = end;
-    own.meta.surface = arena_str(&arena, meta->surface);
-    own.meta.model = arena_str(&arena, meta->model);
-    own.meta.request_id = arena_str(&arena, meta->request_id);
-    ai_settle_take(&arena, &own);
+    ai_settle_take(&end);
 }
 
 static void submit(struct arena *arena, const struct ai_due *due)
@@ -111,10 +105,14 @@ static void submit_due(struct arena *arena)
 static void run_durable(void *unused)
 {
     (void)unused;
+    uint64_t extend_ns = 0;
     do {
         struct arena arena;
         arena_init(&arena);
-        extend(&arena);
+        if (clock_now_ns() >= extend_ns) {
+            extend_ns = clock_in_ms(EXTEND_MS);
+            extend(&arena);
+        }
         submit_due(&arena);
         arena_clear(&arena);
     } while (fiber_sleep_ms(LOOK_MS) == 0);

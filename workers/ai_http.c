@@ -10,7 +10,10 @@
 
 #include <errno.h>
 
-enum { ERROR_BODY_MAX = 64 * 1024 };
+enum {
+    ERROR_BODY_MAX = 64 * 1024,
+    LAST_BYTES_MS = 100 /* for the end of a stream behind its last event */
+};
 
 static const struct ai_provider_ops *const apis[PROVIDER_KINDS] = {
     [PROVIDER_OPENAI] = &ai_openai,
@@ -20,7 +23,7 @@ static const struct ai_provider_ops *const apis[PROVIDER_KINDS] = {
 /* ---- asking ---- */
 
 /* -EPROTO: this provider can't do what the client wants. */
-static int write_fetch(struct ai_run *run, const struct ai_provider_ops *api, struct fetch_request *fetch,
+static int write_fetch(struct ai_run *run, const struct ai_provider_ops *api, struct fetch_request **fetch,
                        struct ai_failure *failure)
 {
     const struct provider *provider = run->route->provider;
@@ -40,7 +43,8 @@ static int write_fetch(struct ai_run *run, const struct ai_provider_ops *api, st
         failure->elsewhere = run->task->route < (int64_t)run->model->route_count;
         return -EPROTO;
     }
-    *fetch = (struct fetch_request){
+    *fetch = arena_alloc(&run->arena, sizeof **fetch);
+    **fetch = (struct fetch_request){
         .method = "POST",
         .url = arena_printf(&run->arena, "%s%s", provider->base_url,
                             api->path(run->end.meta.kind, provider->native_completions)),
@@ -49,7 +53,7 @@ static int write_fetch(struct ai_run *run, const struct ai_provider_ops *api, st
         .headers_wanted = api->headers_wanted,
         .connect_timeout_ms = (uint64_t)provider->connect_ms,
         .header_timeout_ms = (uint64_t)provider->header_ms,
-        .total_timeout_ms = (uint64_t)provider->total_ms,
+        .total_timeout_ms = ai_run_left_ms(run),
         .max_body_bytes = run->streams ? SIZE_MAX : AI_ANSWER_MAX, /* a stream is bounded by its time */
         .pool = provider->name,
     };
@@ -102,21 +106,47 @@ static bool is_success(int status)
     return status >= 200 && status < 300;
 }
 
-/* ---- an answer in one ---- */
-
-static int run_whole(struct ai_run *run, const struct ai_provider_ops *api,
-                     const struct fetch_request *request, struct buf *out, struct ai_failure *failure)
+/* A kept connection may end just as it is used: then the request goes out once more. Nothing of it was delivered. */
+static int open_answer(struct ai_run *run, struct fetch_request *request, struct ai_failure *failure)
 {
-    struct fetch_answer answer;
-    struct ai_answer read;
-    int result = fetch(request, &run->arena, &answer);
+    int result = fetch_open(request, &run->arena, &run->upstream);
+    if (result == -ECONNRESET) {
+        request->total_timeout_ms = ai_run_left_ms(run);
+        result = fetch_open(request, &run->arena, &run->upstream);
+    }
     if (result)
         return transport_failure(result, failure);
     CRASH_POINT("ai-called");
-    take_head(run, api, &answer);
-    if (!is_success(answer.status))
-        return status_failure(run, api, &answer, answer.body, failure);
-    result = api->read_answer(&run->arena, &run->identity, answer.body, out, &read, failure);
+    return 0;
+}
+
+static int read_piece(struct ai_run *run, struct str *piece)
+{
+    uint64_t idle_ns = clock_in_ms((uint64_t)run->route->provider->idle_ms);
+    return fetch_read(run->upstream, piece, idle_ns < run->deadline_ns ? idle_ns : run->deadline_ns);
+}
+
+/* What is left of the body, or no more of it than `most`. */
+static int read_body(struct ai_run *run, size_t most, struct buf *body)
+{
+    struct str piece;
+    int result;
+    while ((result = read_piece(run, &piece)) == 0 && piece.size > 0 && body->size < most)
+        buf_add_str(body, piece);
+    return result;
+}
+
+/* ---- an answer in one ---- */
+
+static int read_whole(struct ai_run *run, const struct ai_provider_ops *api, struct buf *out,
+                      struct ai_failure *failure)
+{
+    struct buf body = {0};
+    struct ai_answer read;
+    int result = read_body(run, SIZE_MAX, &body);
+    result = result ? transport_failure(result, failure)
+                    : api->read_answer(&run->arena, &run->identity, buf_str(&body), out, &read, failure);
+    buf_clear(&body);
     if (result)
         return result;
     run->usage = read.usage;
@@ -124,19 +154,40 @@ static int run_whole(struct ai_run *run, const struct ai_provider_ops *api,
     return 0;
 }
 
+/* Its status says enough when the body is too long or does not come. */
+static int read_refusal(struct ai_run *run, const struct ai_provider_ops *api, struct ai_failure *failure)
+{
+    struct buf body = {0};
+    int result = read_body(run, ERROR_BODY_MAX, &body);
+    if (result != -ECANCELED)
+        result = status_failure(run, api, fetch_stream_answer(run->upstream), buf_str(&body), failure);
+    buf_clear(&body);
+    return result;
+}
+
 /* ---- an answer that comes by and by ---- */
 
 struct reading {
     struct ai_run *run;
     const struct ai_provider_ops *api;
-    struct fetch_stream *fetch;
     struct sse_reader sse;
     struct ai_stream stream;
     struct arena scratch;
     enum ai_stream_state state;
 };
 
-/* Every event of the bytes that came together becomes a line. -EPROTO: the failure says what. */
+/* A chunk is one line: in JSON a line break can only be a space between two of its parts. */
+static void end_line(struct buf *lines, size_t from)
+{
+    if (lines->size == from)
+        return;
+    for (size_t i = from; i < lines->size; i++)
+        if (lines->at[i] == '\n' || lines->at[i] == '\r')
+            lines->at[i] = ' ';
+    buf_add_char(lines, '\n');
+}
+
+/* Every event of the bytes that came together becomes a line. -EPROTO: the failure says what; others of ai_run_send. */
 static int take_events(struct reading *reading, struct ai_failure *failure)
 {
     struct ai_run *run = reading->run;
@@ -144,16 +195,21 @@ static int take_events(struct reading *reading, struct ai_failure *failure)
     int result = 0;
     while (reading->state == AI_STREAM_MORE && (result = sse_reader_next(&reading->sse, &event)) == 1) {
         size_t before = run->lines.size;
+        reading->stream.text = STR_NONE;
         reading->state = reading->api->stream_event(&reading->stream, &reading->scratch, event.event,
                                                     event.data, &run->lines, failure);
-        if (run->lines.size > before)
-            buf_add_char(&run->lines, '\n');
+        end_line(&run->lines, before);
         ai_run_keep_text(run, reading->stream.text);
         if (reading->state == AI_STREAM_FAILED)
             ai_failure_keep(&run->arena, failure);
         arena_clear(&reading->scratch);
+        ai_stream_usage(&reading->stream, &run->usage);
+        if (run->lines.size >= AI_PIECE_BYTES && reading->state == AI_STREAM_MORE) {
+            result = ai_run_send(run);
+            if (result)
+                return result;
+        }
     }
-    ai_stream_usage(&reading->stream, &run->usage);
     if (reading->state == AI_STREAM_FAILED)
         return -EPROTO;
     if (result < 0) {
@@ -163,93 +219,86 @@ static int take_events(struct reading *reading, struct ai_failure *failure)
     return 0;
 }
 
-static void end_stream(struct reading *reading)
+static int end_stream(struct reading *reading, struct ai_failure *failure)
 {
     struct ai_run *run = reading->run;
-    ai_stream_usage(&reading->stream, &run->usage);
-    if (!run->identity.include_usage)
-        return;
-    ai_chunk_usage(&run->lines, &run->identity, &run->usage);
-    buf_add_char(&run->lines, '\n');
-}
-
-static int read_stream(struct reading *reading, struct ai_failure *failure)
-{
-    struct ai_run *run = reading->run;
-    for (;;) {
-        struct str piece;
-        uint64_t idle_ns = clock_in_ms((uint64_t)run->route->provider->idle_ms);
-        int result = fetch_read(reading->fetch, &piece, idle_ns);
-        if (result)
-            return transport_failure(result, failure);
-        if (piece.size == 0)
-            break;
-        sse_reader_feed(&reading->sse, piece);
-        result = take_events(reading, failure);
-        if (result || reading->state == AI_STREAM_END)
-            break;
-        result = ai_run_send(run);
-        if (result)
-            return result;
-    }
-    if (reading->state == AI_STREAM_FAILED)
-        return -EPROTO;
     if (reading->state == AI_STREAM_MORE && !ai_stream_is_whole(&reading->stream)) {
         ai_failure_make(failure, AI_FAULT_BROKEN, STR("the stream has no end"));
         return -EPROTO;
     }
-    end_stream(reading);
+    if (run->identity.include_usage) {
+        ai_chunk_usage(&run->lines, &run->identity, &run->usage);
+        buf_add_char(&run->lines, '\n');
+    }
     return 0;
 }
 
-/* The body of an error, which is short or of no use. */
-static int read_error_body(struct reading *reading, struct ai_failure *failure)
+/* As long as nothing of its content has come, what there is waits: until then another provider may be tried. */
+static int read_events(struct reading *reading, struct ai_failure *failure)
 {
     struct ai_run *run = reading->run;
-    struct buf body = {0};
     struct str piece;
-    int result;
-    while ((result = fetch_read(reading->fetch, &piece,
-                                clock_in_ms((uint64_t)run->route->provider->idle_ms))) == 0 &&
-           piece.size > 0 && body.size < ERROR_BODY_MAX)
-        buf_add_str(&body, piece);
-    struct str text = arena_str(&run->arena, buf_str(&body));
-    buf_clear(&body);
-    if (result == -ECANCELED)
-        return result;
-    return status_failure(run, reading->api, fetch_stream_answer(reading->fetch), text, failure);
+    for (;;) {
+        int result = read_piece(run, &piece);
+        if (result)
+            return transport_failure(result, failure);
+        if (piece.size == 0)
+            return end_stream(reading, failure);
+        sse_reader_feed(&reading->sse, piece);
+        result = take_events(reading, failure);
+        if (result)
+            return result;
+        if (reading->state == AI_STREAM_END)
+            return end_stream(reading, failure);
+        if (run->delivers || reading->stream.bytes > 0)
+            result = ai_run_send(run);
+        if (result)
+            return result;
+    }
 }
 
-static int run_stream(struct ai_run *run, const struct ai_provider_ops *api,
-                      const struct fetch_request *request, struct ai_failure *failure)
+static int read_stream(struct ai_run *run, const struct ai_provider_ops *api, struct ai_failure *failure)
 {
     struct reading reading = {.run = run, .api = api, .state = AI_STREAM_MORE};
-    int result = fetch_open(request, &run->arena, &reading.fetch);
-    if (result)
-        return transport_failure(result, failure);
-    CRASH_POINT("ai-called");
     sse_reader_init(&reading.sse, 0);
     arena_init(&reading.scratch);
-    take_head(run, api, fetch_stream_answer(reading.fetch));
-    if (is_success(fetch_stream_status(reading.fetch))) {
-        api->stream_begin(&reading.stream, &run->identity);
-        result = read_stream(&reading, failure);
-    } else {
-        result = read_error_body(&reading, failure);
+    api->stream_begin(&reading.stream, &run->identity);
+    int result = read_events(&reading, failure);
+    if (result == -EPROTO && run->delivers) { /* what came with the failure belongs to what came before */
+        int sent = ai_run_send(run);
+        result = sent ? sent : result;
     }
-    fetch_end(reading.fetch);
     arena_clear(&reading.scratch);
     sse_reader_clear(&reading.sse);
     return result;
 }
 
+/* The connection is used again when all that is left of the answer is its end. */
+void ai_http_close(struct ai_run *run)
+{
+    struct str piece;
+    if (run->upstream && run->end.status == AI_COMPLETED) {
+        int result = fetch_read(run->upstream, &piece, clock_in_ms(LAST_BYTES_MS));
+        (void)result; /* what has not ended is closed */
+    }
+    fetch_end(run->upstream);
+    run->upstream = NULL;
+}
+
 int ai_http_run(struct ai_run *run, struct buf *answer, struct ai_failure *failure)
 {
-    struct fetch_request request;
+    struct fetch_request *request;
     const struct ai_provider_ops *api = apis[run->route->provider->kind];
     int result = write_fetch(run, api, &request, failure);
+    if (result == 0)
+        result = open_answer(run, request, failure);
     if (result)
         return result;
-    return run->streams ? run_stream(run, api, &request, failure)
-                        : run_whole(run, api, &request, answer, failure);
+    take_head(run, api, fetch_stream_answer(run->upstream));
+    result = !is_success(fetch_stream_status(run->upstream)) ? read_refusal(run, api, failure)
+             : run->streams                                  ? read_stream(run, api, failure)
+                                                             : read_whole(run, api, answer, failure);
+    if (result)
+        ai_http_close(run); /* at once: its client may have left */
+    return result;
 }

@@ -20,6 +20,7 @@ enum {
     AI_ANSWER_MAX = 8 << 20,    /* of an unstreamed answer */
     AI_TEXT_MAX = 1 << 20,      /* of a text that is kept in the row */
     AI_DURABLE_LEASE_MS = 30000,
+    AI_CALL_MARGIN_MS = 5000, /* of AI_CALL_SECONDS, for the call's end */
 };
 
 /* A call at work, and after that its end until it is committed. */
@@ -31,11 +32,15 @@ struct ai_run {
     const struct model *model;
     const struct model_route *route;
     struct ai_identity identity;
-    bool streams;          /* the client gets chunks */
-    struct buf lines;      /* chunks that were not sent yet, each with a line feed behind it */
-    struct buf text;       /* of the first choice, as far as it has come */
-    struct ai_usage usage; /* so far */
-    bool delivers;         /* something of the provider's was, or is about to be, delivered */
+    struct fetch_stream *upstream; /* the provider's answer, while it is read */
+    uint64_t deadline_ns;          /* of all of it */
+    bool streams;                  /* the client gets chunks */
+    struct buf lines;              /* chunks that were not sent yet, each with a line feed behind it */
+    struct buf text;               /* of the first choice, as far as it has come */
+    struct ai_usage usage;         /* so far */
+    size_t sent_text;              /* these two as far as they were sent */
+    struct ai_usage sent_usage;
+    bool delivers; /* something of the provider's was, or is about to be, delivered */
     int64_t latency_ms;
     int64_t pause_ms; /* the provider has said that it has no more requests for so long; 0: it has not */
     uint64_t started_ns;
@@ -46,6 +51,11 @@ struct ai_run {
 typedef int ai_provider_run(struct ai_run *run, struct buf *answer, struct ai_failure *failure);
 ai_provider_run ai_http_run, ai_sandbox_run;
 
+/* Leaves the provider: what has not ended yet is closed. Harmless when nothing is open. Waits for a moment. */
+void ai_http_close(struct ai_run *run);
+
+/* Milliseconds until its deadline, at least one. */
+uint64_t ai_run_left_ms(const struct ai_run *run);
 /* Sends on what was gathered. Waits. */
 int ai_run_send(struct ai_run *run) MUST_USE;
 /* Keeps text of the first choice for the row. */
@@ -56,8 +66,8 @@ void ai_run_keep_text(struct ai_run *run, struct str text);
 void ai_settle_open(struct loop *loop);
 /* Waits until all is settled, or `deadline_ns`; what is left is another worker's. */
 void ai_settle_close(uint64_t deadline_ns);
-/* Takes an end that is to be committed; `arena`, which it lives in, goes with it. */
-void ai_settle_take(struct arena *arena, const struct ai_end *end);
+/* Copies an end that is to be committed. */
+void ai_settle_take(const struct ai_end *end);
 /* As ai_worker_options.recover. */
 void ai_settle_recover(const struct str *ids, size_t count);
 

@@ -1,6 +1,7 @@
 /* The built-in provider: what it says is proto/sandbox.h's, when it says it is decided here. */
 #include "workers/ai_internal.h"
 
+#include "core/base/crash.h"
 #include "core/run/fiber.h"
 
 #include <errno.h>
@@ -21,11 +22,12 @@ static int fail(struct ai_failure *failure, const struct sandbox_options *option
 }
 
 /* It says nothing more, until it is given up. */
-static int stall(struct ai_run *run, struct ai_failure *failure)
+static int stall(struct ai_run *run, int64_t patience_ms, struct ai_failure *failure)
 {
+    uint64_t left_ms = ai_run_left_ms(run);
     int result = ai_run_send(run);
     if (result == 0)
-        result = fiber_sleep_ms((uint64_t)run->route->provider->idle_ms);
+        result = fiber_sleep_ms((uint64_t)patience_ms < left_ms ? (uint64_t)patience_ms : left_ms);
     if (result)
         return result;
     ai_failure_make(failure, AI_FAULT_TIMEOUT, STR("the sandbox was told to stall"));
@@ -40,7 +42,7 @@ static int stream(struct ai_run *run, const struct sandbox_options *options,
     int result = 0;
     for (int64_t count = 0; result == 0 && sandbox_next_piece(&rest, &piece); count++) {
         if (count == options->stall_after)
-            return stall(run, failure);
+            return stall(run, run->route->provider->idle_ms, failure);
         ai_chunk_from_text(&run->lines, &run->identity, count == 0, piece);
         buf_add_char(&run->lines, '\n');
         ai_run_keep_text(run, piece);
@@ -77,13 +79,14 @@ int ai_sandbox_run(struct ai_run *run, struct buf *out, struct ai_failure *failu
         return result;
     if (options.fail_status)
         return fail(failure, &options);
+    CRASH_POINT("ai-called");
     sandbox_answer(&run->arena, &run->request, &options, run->end.meta.max_tokens, &answer);
     run->latency_ms = options.delay_ms;
     run->usage.prompt_tokens = answer.usage.prompt_tokens;
     if (run->streams)
         return stream(run, &options, &answer, failure);
     if (options.stall_after >= 0)
-        return stall(run, failure);
+        return stall(run, run->route->provider->header_ms, failure);
     run->usage = answer.usage;
     ai_run_keep_text(run, answer.text);
     ai_answer_from_text(out, &run->identity, answer.text, answer.finish_reason, &answer.usage);
