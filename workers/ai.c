@@ -156,7 +156,10 @@ static int start_row(struct ai_run *run)
 {
     if (!run->task->durable)
         return 0;
-    return ai_job_start(run->end.id, ai_worker_name(), AI_DURABLE_LEASE_MS, &run->end.fence);
+    fiber_hold(); /* who cancels it wants it to end as a call of ours */
+    int result = ai_job_start(run->end.id, ai_worker_name(), AI_DURABLE_LEASE_MS, &run->end.fence);
+    fiber_release();
+    return result;
 }
 
 /* ---- after ---- */
@@ -385,6 +388,9 @@ static void run_call(void *arg)
         end_unreadable(run);
     } else if (result == -ENOENT) {
         end_ended(run);
+    } else if (run->task->left) {
+        run->end.fence = -1; /* nobody else will begin it */
+        end_left(run);
     } else { /* PostgreSQL is away, or we leave: it stays at the head of the line */
         int slept = fiber_sleep_ms(START_PAUSE_MS);
         (void)slept;

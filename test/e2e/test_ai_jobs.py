@@ -122,6 +122,12 @@ def test_a_running_job_is_cancelled_at_its_provider(calls, account, tardy):
     wait_until(lambda: busy(calls, "tardy") == 0, 2, "the place is free")
 
 
+def test_a_job_is_cancelled_at_any_moment_of_its_beginning(account, tardy):
+    for _ in range(20):
+        job = account.call("POST", COMPLETIONS, json={**PROMPT, "model": tardy}, headers=ASYNC).json()["id"]
+        assert account.call("DELETE", f"{JOBS}/{job}").json()["status"] == "cancelled"
+
+
 def busy(gateway, provider):
     return int(float(gateway.stores.redis.client(gateway.redis_database).hget(f"ai:provider:{provider}", "busy") or 0))
 
