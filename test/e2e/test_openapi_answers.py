@@ -26,7 +26,7 @@ ONCE = ("StillRunning", "PodFailed")
 # A scope that a key may have instead, on the same surface.
 OTHER_SCOPE = {"session:read": "session:write", "session:write": "session:read", "keys:read": "events",
                "keys:write": "events", "account:read": "events", "account:write": "events", "events": "account:read",
-               "ai:call": "events"}
+               "ai:call": "events", "jobs:read": "events"}
 SURFACES = {"sessionKey": "session", "inferenceKey": "inference"}  # whose keys these are
 PASSWORD = "a-password-of-tests"
 REDIRECT = "http://127.0.0.1:9/callback"
@@ -410,6 +410,56 @@ def test_answers_of_events(described, spent, cut_off, spec):
     cut_off.stores.postgres.stop()
     provoke_outage(down, operations)
     check_all_were_seen(spec, ["Events"])
+
+
+# ---- AI calls ----
+
+def use_calls(world, suffix):
+    """Each operation as it is meant to be used, and what only AI calls refuse."""
+    stream = {"stream": True}
+    for name, kind in (("completionCreate", "completion"), ("chatCompletionCreate", "chat")):
+        example = world.example(world.spec.operation(name + suffix))
+        done = world.do(name + suffix, 200)
+        assert done["id"] and world.do("jobShow" + suffix, 200, objects={"id": done["id"]})["kind"] == kind
+        assert world.do(name + suffix, 200, body={**example, **stream}).text.endswith("data: [DONE]\n\n")
+        world.do(name + suffix, 402, {"inferenceKey": bearer(world.poor)})
+        world.do(name + suffix, 404, body={**example, "model": "gpt-99"})
+        job = world.do(name + suffix, 202, body={**example, "model": "sandbox-stall"}, headers={"Prefer": "respond-async"})
+        assert world.do("jobCancel" + suffix, 200, objects={"id": job["id"]})["status"] == "cancelled"
+    world.do("jobCancel" + suffix, 409, objects={"id": done["id"]})
+    world.objects["id"] = done["id"]
+    assert wait_until(lambda: world.do("jobList" + suffix, 200, params={"limit": 1})["next_cursor"], 10, "two rows")
+    assert world.do("jobList" + suffix, 200, params={"status": "failed"})["data"] == []
+
+
+def provoke_running_call(world, name):
+    """Of two that are the same at the same time, one is told to wait."""
+    operation = world.spec.operation(name)
+    same = {"headers": {"Idempotency-Key": world.new_name()}, "body": {**operation.example, "model": "sandbox-slow"}}
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answers = [each.result() for each in [pool.submit(world.call, operation, **same) for _ in range(2)]]
+    assert sorted(answer.status_code for answer in answers) == [200, 409]
+
+
+def test_answers_of_ai_calls(described, spent, cut_off, spec):
+    world = World(described, spec)
+    world.unknown["id"] = "job_" + "0" * 22
+    described.admin("ledger", "credit", "--account", "described", "--amount", "100")
+    world.poor = described.admin("key", "create", "--account", "poor", "--surface", "inference")["key"]
+    operations = spec.of_tag("AI calls")
+    for suffix in ("", "V1"):
+        use_calls(world, suffix)
+    provoke_running_call(world, "completionCreate")
+    for operation in operations:
+        provoke_credentials(world, operation)
+        provoke_bad_requests(world, operation)
+        provoke_reused_key(world, operation, "completionCreate", body={"model": "gpt-4", "prompt": "another"})
+        provoke_other_methods(world, operation)
+    provoke_refusals(World(spent, spec), operations)
+    down = World(cut_off, spec)
+    cut_off.stores.postgres.stop()
+    provoke_outage(down, operations)
+    check_all_were_seen(spec, ["AI calls"])
 
 
 # ---- OAuth 2.0 ----
