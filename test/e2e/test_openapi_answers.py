@@ -26,8 +26,8 @@ ONCE = ("StillRunning", "PodFailed")
 # A scope that a key may have instead, on the same surface.
 OTHER_SCOPE = {"session:read": "session:write", "session:write": "session:read", "keys:read": "events",
                "keys:write": "events", "account:read": "events", "account:write": "events", "events": "account:read",
-               "ai:call": "events", "jobs:read": "events"}
-SURFACES = {"sessionKey": "session", "inferenceKey": "inference"}  # whose keys these are
+               "ai:call": "events", "jobs:read": "events", "webhooks": "events", "gpu:webhooks": "instances:read"}
+SURFACES = {"sessionKey": "session", "inferenceKey": "inference", "gpuKey": "gpu"}  # whose keys these are
 PASSWORD = "a-password-of-tests"
 REDIRECT = "http://127.0.0.1:9/callback"
 BODY_MAX = 1 << 20
@@ -53,7 +53,8 @@ class World:
         self.session = requests.Session()
         self.session.trust_env = False
         self.objects = {}  # name of a path's parameter -> one that there is
-        self.unknown = {"uuid": "nosuchsession", "id": "key_00000000000000000000000000000000"}  # one that there is not
+        self.unknown = {"uuid": "nosuchsession", "id": "key_00000000000000000000000000000000",
+                        "delivery": "dlv_999999999"}  # one that there is not
         self.count = 0
         session_key = self.key("session")
         self.give_room("described")
@@ -62,6 +63,7 @@ class World:
             "operatorToken": bearer(ADMIN_TOKEN),
             "sessionKey": {"X-API-Key": session_key},
             "inferenceKey": bearer(self.key("inference")),
+            "gpuKey": bearer(self.key("gpu")),
         }
         self.wrong = {scheme: bearer("wrong") for scheme in (*self.good, "loginToken")}
         self.wrong["sessionKey"] = {"X-API-Key": "wrong"}
@@ -71,7 +73,8 @@ class World:
 
     def give_room(self, account):
         """A plan whose limits no test comes near."""
-        self.gateway.admin("plan", "set", account, "--surface", "inference", "--plan", "enterprise")
+        for surface in ("inference", "gpu"):
+            self.gateway.admin("plan", "set", account, "--surface", surface, "--plan", "enterprise")
 
     def narrow(self, operation):
         """Credentials that are good for other operations, or where any are, from elsewhere."""
@@ -160,6 +163,8 @@ def provoke_other_methods(world, operation):
     """405, and Allow lists what the description has for this path, be it with a parameter."""
     path = operation.path_with(world.unknown)
     for method in ("PATCH", "PUT"):
+        if world.spec.find(method, path):
+            continue
         answer = world.session.request(method, world.gateway.url + path, timeout=10)
         expect(answer, 405)
         assert {each.strip() for each in answer.headers["Allow"].split(",")} == \
@@ -652,3 +657,52 @@ def test_answers_of_the_operator_api(described, spent, cut_off, spec):
     cut_off.stores.postgres.stop()
     provoke_outage(down, operations)
     check_all_were_seen(spec, ["Operator"])
+
+
+# ---- webhooks ----
+
+def use_webhooks(world, suffix):
+    hook = world.do("webhookCreate" + suffix, 201)
+    assert hook["secret"].startswith("whsec_")
+    world.objects["id"] = hook["id"]
+    world.do("webhookCreate" + suffix, 201)
+    assert world.do("webhookList" + suffix, 200, params={"limit": 1})["next_cursor"]
+    world.do("webhookShow" + suffix, 200)
+    world.do("webhookUpdate" + suffix, 200)
+    assert world.do("webhookRotateSecret" + suffix, 200)["old_secret_until"]
+    world.objects["delivery"] = world.do("webhookTest" + suffix, 202)["id"]
+    wait_until(lambda: world.do("webhookDelivery" + suffix, 200)["attempts"], 30, "an attempt is logged")
+    world.do("webhookTest" + suffix, 202)
+    assert world.do("webhookDeliveries" + suffix, 200, params={"limit": 1, "status": "pending"})["next_cursor"]
+    world.do("webhookReplayOne" + suffix, 202)
+    assert world.do("webhookReplay" + suffix, 202)["replayed"] == 2
+    world.do("webhookUpdate" + suffix, 200, body={"enabled": False})
+    for name in ("webhookTest", "webhookReplayOne", "webhookReplay"):
+        world.do(name + suffix, 409)
+    world.do("webhookUpdate" + suffix, 200, body={"enabled": True})
+
+
+def test_answers_of_webhooks(described, spent, cut_off, spec):
+    world = World(described, spec)
+    operations = spec.of_tag("Webhooks")
+    for suffix in ("", "V1", "Gpu"):
+        use_webhooks(world, suffix)
+    for name in ("webhookCreate", "webhookCreateGpu"):
+        provoke_still_running(world, name)
+    for operation in operations:
+        provoke_credentials(world, operation)
+        provoke_bad_requests(world, operation)
+        suffix = "Gpu" if operation.path.startswith("/api/webhooks") else ""
+        provoke_reused_key(world, operation, "webhookCreate" + suffix,
+                           body={"url": "https://example.com/", "events": ["billing.*"]})
+        provoke_other_methods(world, operation)
+    for suffix in ("", "V1", "Gpu"):
+        world.objects["id"] = world.do("webhookCreate" + suffix, 201)["id"]
+        world.do("webhookDelete" + suffix, 200)
+    refused = World(spent, spec)
+    provoke_refusals(refused, operations)
+    down = World(cut_off, spec)
+    down.objects.update({"id": world.objects["id"], "delivery": world.objects["delivery"]})
+    cut_off.stores.postgres.stop()
+    provoke_outage(down, operations)
+    check_all_were_seen(spec, ["Webhooks"])

@@ -56,7 +56,18 @@ def accounts_and_keys(secrets):
     signing = secrets.post("/api/v1/api-keys", {"name": "signs", "signing": True},
                            headers={"Authorization": f"Bearer {key}", "Idempotency-Key": "key-once"})
     secrets.keep("signing key", signing["key"])
+    webhooks(secrets, key)
     secrets.keep("signing secret", signing["signing_secret"])
+
+
+def webhooks(secrets, key):
+    who = {"Authorization": f"Bearer {key}"}
+    made = secrets.post("/api/v1/webhooks", {"url": "https://example.com/", "events": ["*"]},
+                        headers={**who, "Idempotency-Key": "webhook-once"})
+    secrets.keep("made webhook secret", made["secret"])
+    rotated = secrets.post(f"/api/v1/webhooks/{made['id']}/rotate-secret", {"secret": "a-webhook-secret-of-ones-own",
+                                                                          "overlap_seconds": 3600}, headers=who)
+    secrets.keep("chosen webhook secret", rotated["secret"])
 
 
 def session_key(secrets):
@@ -109,6 +120,12 @@ def everything_in_redis(client):
             yield client.get(key)
         elif kind == b"hash":
             yield from (part for pair in client.hgetall(key).items() for part in pair)
+        elif kind == b"zset":
+            yield from client.zrange(key, 0, -1)
+        elif kind == b"list":
+            yield from client.lrange(key, 0, -1)
+        elif kind == b"set":
+            yield from client.smembers(key)
         elif kind == b"stream":
             yield repr(client.xrange(key)).encode()
         else:
@@ -130,7 +147,7 @@ def test_no_secret_is_kept_in_clear(gateway):
     session_key(secrets)
     oauth(secrets)
     providers(secrets)
-    assert len(secrets.found) >= 16
+    assert len(secrets.found) >= 19
     dump = gateway.stores.postgres.dump(gateway.database)
     assert b"made@example.com" in dump and b"COPY public.api_key" in dump  # it is the dump of what was done
     redis = b"\n".join(everything_in_redis(gateway.stores.redis.client(gateway.redis_database)))

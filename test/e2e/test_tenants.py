@@ -16,7 +16,10 @@ BODIES = {
 }
 # No tenant's: the tests' own, those that are passed on to a pod, the operator's.
 NOT_TENANTS = {"test", "workspace", "ops", "operator"}
-MADE_UP = {"session": "a" + "b" * 15, "key": "key_" + "a" * 22, "job": "job_" + "a" * 22}
+MADE_UP = {"session": "a" + "b" * 15, "key": "key_" + "a" * 22, "job": "job_" + "a" * 22,
+           "webhook": "we_" + "a" * 22, "delivery": "dlv_999999999"}
+# In a path: of what its id is. The first that fits; none of them: a key.
+KINDS = {"/session/": "session", "/jobs/": "job", "/webhooks/deliveries/": "delivery", "/webhooks/{id}": "webhook"}
 
 
 def routes():
@@ -30,9 +33,9 @@ def routes():
 ROUTES = sorted(route for route in routes() if "/models/" not in route[2])  # those are everybody's
 
 
-def kind_of(surface, path):
+def kind_of(path):
     """Of what the route's id is."""
-    return "session" if surface == "session" else "job" if "/jobs/" in path else "key"
+    return next((kind for part, kind in KINDS.items() if part in path), "key")
 
 
 class Tenant:
@@ -41,13 +44,17 @@ class Tenant:
     def __init__(self, gateway, name):
         self.url = gateway.url
         self.keys = {surface: gateway.admin("key", "create", "--account", name, "--surface", surface)["key"]
-                     for surface in ("session", "inference")}
-        gateway.admin("plan", "set", "--account", name, "--surface", "inference", "--plan", "pro")
+                     for surface in ("session", "inference", "gpu")}
+        for surface in ("inference", "gpu"):
+            gateway.admin("plan", "set", "--account", name, "--surface", surface, "--plan", "enterprise")
         time.sleep(1)  # what a reactor knows of a plan it believes for 0.9 s
         gateway.admin("ledger", "credit", "--account", name, "--amount", "10")
         self.ids = {"session": self.call("session", "POST", "/session/create", {"user_id": name}).json()["uuid"],
                     "key": self.call("inference", "POST", "/api/v1/api-keys", {"name": name}).json()["id"],
                     "job": self.call("inference", "POST", "/v1/completions", {"model": "gpt-4", "prompt": "hi"}).json()["id"]}
+        hook = {"url": "https://example.com/hook", "events": ["*"]}
+        self.ids["webhook"] = self.call("gpu", "POST", "/api/webhooks", hook).json()["id"]
+        self.ids["delivery"] = self.call("gpu", "POST", f"/api/webhooks/{self.ids['webhook']}/test").json()["id"]
 
     def call(self, surface, method, path, body=None):
         headers = ({"X-API-Key": self.keys[surface]} if surface == "session"
@@ -68,11 +75,12 @@ def test_there_are_routes_to_look_at():
 @pytest.mark.parametrize("surface,method,path", ROUTES, ids=[f"{method} {path}" for _, method, path in ROUTES])
 def test_anothers_object_answers_as_one_that_never_was(tenants, surface, method, path):
     owner, other = tenants
-    kind = kind_of(surface, path)
-    body = BODIES.get(path, {} if method == "POST" else None)
+    kind = kind_of(path)
+    body = BODIES.get(path, {} if method in ("POST", "PATCH") else None)
+    query = "?since=0" if path.endswith("/webhooks/{id}/replay") else ""
 
     def ask(tenant, object_id):
-        return tenant.call(surface, method, re.sub(r"\{\w+\}", object_id, path), body)
+        return tenant.call(surface, method, re.sub(r"\{\w+\}", object_id, path) + query, body)
 
     anothers = ask(other, owner.ids[kind])
     never = ask(other, MADE_UP[kind])
@@ -83,6 +91,10 @@ def test_anothers_object_answers_as_one_that_never_was(tenants, surface, method,
     # And it is there, untouched, for its owner.
     if kind == "job":
         assert owner.call("inference", "GET", f"/v1/jobs/{owner.ids['job']}").json()["status"] == "completed"
+    elif kind in ("webhook", "delivery"):
+        hook = owner.call("gpu", "GET", f"/api/webhooks/{owner.ids['webhook']}")
+        assert hook.status_code == 200 and hook.json()["enabled"] and hook.json()["old_secret_until"] is None
+        assert owner.call("gpu", "GET", f"/api/webhooks/deliveries/{owner.ids['delivery']}").status_code == 200
     elif kind == "session":
         assert owner.call("session", "GET", f"/session/{owner.ids['session']}/status").status_code == 200
     else:

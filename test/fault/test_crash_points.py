@@ -10,10 +10,10 @@ from fixtures import recorder_settings
 from stores import wait_until
 from wakegate import ROOT, run
 
-# A lease has to outlast the limits of its jobs: stop + ready + 10 s, connect + answer + 10 s.
+# A lease has to outlast the limits of its jobs: stop + ready + 10 s, connect + answer + 10 s, a webhook's attempt + 9 s.
 SHORT = {"POD_STOP_TIMEOUT_MS": "500", "POD_READY_TIMEOUT_MS": "2000", "POD_ANSWER_TIMEOUT_MS": "1500",
-         "PG_TIMEOUT_MS": "2000", "JOB_LEASE_SECONDS": "25"}
-LEASE_S = 25
+         "PG_TIMEOUT_MS": "2000", "JOB_LEASE_SECONDS": "13", "WEBHOOK_TIMEOUT_MS": "2000"}
+LEASE_S = 13
 # Here the pod has answered, or may have, and nobody knows it: it is asked again, and told so by the message's id.
 MAY_ASK_AGAIN = {"deliver-sent"}
 

@@ -9,7 +9,7 @@ from fixtures import recorder_settings
 from stores import wait_until
 
 SHORT = {"POD_STOP_TIMEOUT_MS": "500", "POD_READY_TIMEOUT_MS": "2000", "POD_ANSWER_TIMEOUT_MS": "1500",
-         "PG_TIMEOUT_MS": "2000", "JOB_LEASE_SECONDS": "25", "IDLE_TIMEOUT_SECONDS": "1"}
+         "PG_TIMEOUT_MS": "2000", "JOB_LEASE_SECONDS": "13", "WEBHOOK_TIMEOUT_MS": "2000", "IDLE_TIMEOUT_SECONDS": "1"}
 KILL_FOR_S = 15
 
 
