@@ -1,0 +1,134 @@
+// The official `openai` package against a running gateway. Reads from standard input what there is:
+// {"origin", "key", "poor", "few"}: keys of accounts with money, without, and with ten requests a minute;
+// and writes a line for each check: {"group", "name", "problem"}, where no problem is "".
+import OpenAI from 'openai';
+import {readFileSync} from 'node:fs';
+
+const given = JSON.parse(readFileSync(0, 'utf8'));
+const baseURL = `${given.origin}/v1`;
+const client = new OpenAI({apiKey: given.key, baseURL, maxRetries: 0});
+const model = 'gpt-4o-mini';
+const messages = [{role: 'user', content: 'Say something'}];
+
+async function check(name, run) {
+  let problem = '';
+  try {
+    await run();
+  } catch (error) {
+    problem = `${error.constructor.name}: ${error.message}`;
+  }
+  console.log(JSON.stringify({group: 'openai (npm)', name, problem}));
+}
+
+function expect(good, what) {
+  if (!good)
+    throw new Error(what);
+}
+
+async function refusal(promise, kind, code) {
+  try {
+    await promise;
+  } catch (error) {
+    expect(error instanceof kind, `${error.constructor.name} (${error.message}) in place of ${kind.name}`);
+    expect(error.code === code, `code ${error.code} in place of ${code}`);
+    expect(error.requestID, 'it names no request');
+    return error;
+  }
+  throw new Error(`not refused with ${kind.name}`);
+}
+
+await check('models', async () => {
+  const ids = [];
+  for await (const each of client.models.list())
+    ids.push(each.id);
+  expect(ids.includes('gpt-4'), `gpt-4 is none of ${ids}`);
+  expect((await client.models.retrieve('gpt-4')).owned_by === 'openai', 'who owns gpt-4');
+  await refusal(client.models.retrieve('gpt-99'), OpenAI.NotFoundError, 'model_not_available');
+});
+
+await check('completions', async () => {
+  const done = await client.completions.create({model: 'gpt-4', prompt: 'Hello world', max_tokens: 100});
+  expect(done.choices[0].text.includes('Hello world') && done.usage.total_tokens > 0, JSON.stringify(done));
+  let text = '';
+  for await (const chunk of await client.completions.create({model: 'gpt-4', prompt: 'Hello world', stream: true}))
+    text += chunk.choices[0]?.text ?? '';
+  expect(text === done.choices[0].text, `streamed: ${text}`);
+});
+
+await check('chat', async () => {
+  const {data, response} = await client.chat.completions.create({model, messages, seed: 1, temperature: 0.2, top_p: 0.9}).withResponse();
+  expect(data.choices[0].message.content.includes('Say something'), JSON.stringify(data));
+  expect(response.headers.get('x-job-id') === data.id, 'the job is not named');
+});
+
+await check('a streamed chat', async () => {
+  let text = '', usage = null, reason = null;
+  const stream = await client.chat.completions.create({model, messages, stream: true, stream_options: {include_usage: true}});
+  for await (const chunk of stream) {
+    text += chunk.choices[0]?.delta?.content ?? '';
+    reason = chunk.choices[0]?.finish_reason ?? reason;
+    usage = chunk.usage ?? usage;
+  }
+  expect(text.includes('Say something') && reason === 'stop' && usage.total_tokens > 0, `${text} ${reason} ${JSON.stringify(usage)}`);
+});
+
+await check('the stream helper', async () => {
+  const helper = (client.chat.completions.stream ? client.chat : client.beta.chat).completions;
+  const done = await helper.stream({model, messages}).finalChatCompletion();
+  expect(done.choices[0].message.content.includes('Say something'), JSON.stringify(done));
+});
+
+await check('AuthenticationError', () =>
+  refusal(new OpenAI({apiKey: 'fsk-wrong', baseURL, maxRetries: 0}).chat.completions.create({model, messages}),
+          OpenAI.AuthenticationError, 'invalid_api_key'));
+
+await check('NotFoundError', () =>
+  refusal(client.chat.completions.create({model: 'gpt-99', messages}), OpenAI.NotFoundError, 'model_not_available'));
+
+await check('BadRequestError', async () => {
+  const error = await refusal(client.chat.completions.create({model, messages, bogus: 1}), OpenAI.BadRequestError, 'unknown_parameter');
+  expect(error.param === 'bogus', `param ${error.param}`);
+});
+
+await check('no balance', async () => {
+  const error = await refusal(new OpenAI({apiKey: given.poor, baseURL, maxRetries: 0}).chat.completions.create({model, messages}),
+                              OpenAI.APIError, 'insufficient_balance');
+  expect(error.status === 402, `status ${error.status}`);
+});
+
+await check('RateLimitError', async () => {
+  const few = new OpenAI({apiKey: given.few, baseURL, maxRetries: 0});
+  const many = async () => {
+    for (let i = 0; i < 25; i++)
+      await few.chat.completions.create({model, messages});
+  };
+  await refusal(many(), OpenAI.RateLimitError, 'rate_limit_exceeded');
+});
+
+await check('a provider that fails', async () => {
+  let failed;
+  try {
+    await client.chat.completions.create({model: 'sandbox-fail', messages});
+  } catch (error) {
+    failed = error;
+  }
+  expect(failed instanceof OpenAI.InternalServerError, `${failed?.constructor.name}`);
+});
+
+await check('a stream that is aborted', async () => {
+  const controller = new AbortController();
+  const {data, response} = await client.chat.completions.create({model: 'sandbox-stall', messages, stream: true},
+                                                                {signal: controller.signal}).withResponse();
+  for await (const _ of data) {
+    controller.abort();
+    break;
+  }
+  const job = `${baseURL}/jobs/${response.headers.get('x-job-id')}`;
+  const headers = {authorization: `Bearer ${given.key}`};
+  const deadline = Date.now() + 2000;
+  let status;
+  do
+    status = (await (await fetch(job, {headers})).json()).status;
+  while (status === 'processing' && Date.now() < deadline);
+  expect(status === 'cancelled', `its job is ${status}`);
+});
