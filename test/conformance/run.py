@@ -1,4 +1,4 @@
-"""Suites that others wrote, against the release build. `make conformance [ARGS="websocket tls slow browser oauth openai schemathesis"]`.
+"""Suites that others wrote, against the release build. `make conformance [ARGS="websocket tls slow browser oauth openai webhooks schemathesis"]`.
 
 A suite that can't be had here is skipped, and says why. The reports are left in build/conformance/reports. Exit status 1
 when something failed.
@@ -20,6 +20,7 @@ import openai_suite
 import schemathesis_suite
 import slow_suite
 import tls_suite
+import webhook_suite
 import websocket_suite
 from certificate import Certificate
 from load import Broken
@@ -28,7 +29,7 @@ from machine import Gateway, Serve, cores
 SHOWN = 20  # failures of one row
 SUITES = {"websocket": websocket_suite.run, "tls": tls_suite.run, "slow": slow_suite.run,
           "browser": browser_suite.run, "oauth": oauth_suite.run, "openai": openai_suite.run,
-          "schemathesis": schemathesis_suite.run}
+          "webhooks": webhook_suite.run, "schemathesis": schemathesis_suite.run}
 
 
 class Bench:

@@ -675,7 +675,7 @@ def use_webhooks(world, suffix):
     world.do("webhookTest" + suffix, 202)
     assert world.do("webhookDeliveries" + suffix, 200, params={"limit": 1, "status": "pending"})["next_cursor"]
     world.do("webhookReplayOne" + suffix, 202)
-    assert world.do("webhookReplay" + suffix, 202)["replayed"] == 2
+    assert world.do("webhookReplay" + suffix, 202)["replayed"] >= 2  # and the account's events since
     world.do("webhookUpdate" + suffix, 200, body={"enabled": False})
     for name in ("webhookTest", "webhookReplayOne", "webhookReplay"):
         world.do(name + suffix, 409)
