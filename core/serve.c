@@ -59,6 +59,8 @@ static int init_gate(char *error, size_t error_size)
     return gate_init(surfaces + skipped, ARRAY_SIZE(surfaces) - skipped, error, error_size);
 }
 
+enum { HURRY_MS = 2000 };
+
 struct reactor {
     struct loop loop;
     pthread_t thread;
@@ -66,6 +68,7 @@ struct reactor {
     struct http_server *metrics; /* the first reactor's */
     struct signal_watch signals[4];
     int port;
+    struct wait hurried;
     bool opened;
     bool closing;
     bool failed;
@@ -109,13 +112,33 @@ static void close_rooms(struct loop *loop)
     program_close_stores(loop);
 }
 
+/* AI calls that have not ended shortly before all connections are cut: their clients are told. */
+static void hurry_calls(void *arg)
+{
+    struct reactor *reactor = arg;
+    uint64_t drain_ms = (uint64_t)config->drain_s * 1000;
+    uint64_t margin_ms = drain_ms / 4 < HURRY_MS ? drain_ms / 4 : HURRY_MS;
+    if (fiber_sleep_ms(drain_ms - margin_ms) == 0)
+        ai_end_waits(&reactor->loop);
+    wait_done(&reactor->hurried, 0);
+}
+
+static void drain(struct reactor *reactor)
+{
+    struct fiber *hurry = fiber_start(&reactor->loop, "AI calls at the end", hurry_calls, reactor);
+    http_server_drain(reactor->server, clock_in_ms((uint64_t)config->drain_s * 1000));
+    if (!reactor->hurried.done)
+        fiber_cancel(hurry);
+    CHECK(wait_for(&reactor->hurried, "AI calls at the end", CLOCK_NEVER) == 0);
+}
+
 static void close_reactor(void *arg)
 {
     struct reactor *reactor = arg;
     fiber_hold();
     events_end_streams(&reactor->loop);
     if (reactor->server) {
-        http_server_drain(reactor->server, clock_in_ms((uint64_t)config->drain_s * 1000));
+        drain(reactor);
         http_server_close(reactor->server);
     }
     program_close_metrics(reactor->metrics);

@@ -27,6 +27,7 @@ enum {
 struct ai_ear {
     char channel[CHANNEL_SIZE];
     struct table calls;
+    bool hurries; /* the server ends */
 };
 
 void ai_new_id(char out[AI_ID_SIZE])
@@ -141,6 +142,21 @@ void ai_open_loop(struct loop *loop)
     table_init(&ear->calls, id_of);
     loop->slots[LOOP_AI] = ear;
     redis_subscribe(str_from(ear->channel), on_heard, ear);
+}
+
+static void hurry(struct link *item, void *unused)
+{
+    (void)unused;
+    wake(LIST_ENTRY(item, struct ai_call, link));
+}
+
+void ai_end_waits(struct loop *loop)
+{
+    struct ai_ear *ear = loop->slots[LOOP_AI];
+    if (!ear)
+        return;
+    ear->hurries = true;
+    table_each(&ear->calls, hurry, NULL);
 }
 
 void ai_close_loop(struct loop *loop)
@@ -320,6 +336,8 @@ static bool is_gone(const struct ai_call *call)
 static int wait_message(struct ai_call *call, uint64_t deadline_ns)
 {
     for (bool suspected = false; list_empty(&call->inbox);) {
+        if (ear_self()->hurries)
+            return -ESHUTDOWN;
         uint64_t look_ns = clock_in_ms(SILENCE_MS);
         struct wait wait = WAIT_INIT;
         call->waiter = &wait;

@@ -75,6 +75,8 @@ void ai_new_id(char out[AI_ID_SIZE]);
 
 void ai_open_loop(struct loop *loop); /* after redis_open_loop */
 void ai_close_loop(struct loop *loop);
+/* The server ends soon: from now on ai_next returns -ESHUTDOWN where it would wait. From the loop's thread. */
+void ai_end_waits(struct loop *loop);
 
 /* ---- a call that somebody here waits for ---- */
 
@@ -117,7 +119,7 @@ int ai_submit(struct ai_call *call, const struct ai_order *order, enum ai_entry 
 /* The same for a durable call, or any that nobody here waits for. -EALREADY: the queue has it. */
 int ai_submit_unheard(const struct ai_order *order, enum ai_entry *entry, int64_t *retry_ms) MUST_USE;
 
-/* The next message; valid until the next call. Waits: 0; -ETIMEDOUT, -ECANCELED; -EPIPE: one was lost. */
+/* The next message; valid until the next call. Waits: 0; -ETIMEDOUT, -ECANCELED; -EPIPE: one was lost; -ESHUTDOWN: ai_end_waits. */
 int ai_next(struct ai_call *call, const struct ai_message **message, uint64_t deadline_ns) MUST_USE;
 /* The client has taken all that was shown so far: the worker may read on. */
 void ai_taken(struct ai_call *call);

@@ -70,6 +70,7 @@ struct request;
     X(CALL_LOST,           502, "call_lost",           "The call could not be brought to its end") \
     X(UNAVAILABLE,         503, "service_unavailable", "Temporarily unavailable, please try again") \
     X(TIMED_OUT,           503, "timed_out",           "This took too long, please try again") \
+    X(SERVER_ENDS,         503, "server_restarting",   "The server restarts, please try again") \
     X(OVERLOADED,          503, "overloaded",          "Too many calls wait for this model, please try again") \
     X(QUEUE_TIMEOUT,       503, "queue_timeout",       "The call waited for too long for a free place, please try again") \
     X(PROVIDER_OUT,        503, "provider_unavailable", "The model's providers are out of order, please try again") \

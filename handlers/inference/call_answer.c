@@ -189,6 +189,15 @@ static void answer_from_message(struct call *call, const struct ai_message *mess
     call_reply(call, status, message->payload);
 }
 
+/* The server ends before the call does, which goes on: its job has the answer. */
+static void answer_by_job(struct call *call)
+{
+    retry_after(call->request, 1);
+    reply_error(
+        call->request, ERROR_SERVER_ENDS,
+        arena_printf(call->request->arena, "The server restarts; the call goes on as job %s", call->id));
+}
+
 void call_answer(struct call *call)
 {
     const struct ai_message *message = NULL;
@@ -204,10 +213,11 @@ void call_answer(struct call *call)
     case -EPIPE: answer_from_row(call); break;
     case -ETIME: call_reply_void(call, ERROR_QUEUE_TIMEOUT, NULL, 1); break;
     case -ETIMEDOUT: reply_error(call->request, ERROR_CALL_TIMEOUT, NULL); break;
+    case -ESHUTDOWN: answer_by_job(call); break;
     default: reply_failure(call->request, result); break;
     }
     /* Removed: nothing is left to be cancelled. With a key and a client that left, a repetition asks for the job. */
-    if (result == -ETIME || (has_key && result == -ECANCELED))
+    if (result == -ETIME || result == -ESHUTDOWN || (has_key && result == -ECANCELED))
         ai_call_leave(&call->heard);
     else
         ai_call_close(&call->heard);

@@ -69,14 +69,14 @@ static int send_chunks(struct answer *answer, struct str lines, bool last)
 
 /* ---- ends ---- */
 
-/* In the middle of an answer. `body` is an error as it would be one. Whatever comes of it: nothing follows. */
+/* In the middle of an answer. `body` is an error as it would be one. Nothing follows. */
 static void send_error(struct answer *answer, struct str body)
 {
     struct buf events = stream_spare_take();
-    sse_put_event(&events, STR_NONE, STR_NONE, str_trim(body));
-    fiber_hold(); /* also when the server ends: a client that is there should know */
+    if (body.size && body.at[body.size - 1] == '\n')
+        body.size--; /* a body's own; it would be a line of data */
+    sse_put_event(&events, STR_NONE, STR_NONE, body);
     int result = send_events(answer, buf_str(&events));
-    fiber_release();
     (void)result; /* it has left */
     stream_spare_give(&events);
 }
@@ -123,10 +123,9 @@ static void give_up(struct answer *answer, int result)
     case -ETIME: fail(answer, ERROR_QUEUE_TIMEOUT); break;
     case -ETIMEDOUT: fail(answer, ERROR_CALL_TIMEOUT); break;
     case -EPIPE: fail(answer, ERROR_CALL_LOST); break;
-    default: /* the client has left, or the server ends */
-        if (answer->begun)
-            send_api_error(answer, ERROR_UNAVAILABLE);
-        else
+    case -ESHUTDOWN: fail(answer, ERROR_SERVER_ENDS); break;
+    default: /* the client has left */
+        if (!answer->begun)
             reply_failure(answer->call->request, result);
     }
 }

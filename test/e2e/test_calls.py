@@ -339,3 +339,31 @@ def test_a_refusal_at_the_door_leaves_the_key_free(calls):
         assert first.result() == 200
     answer = account.call("POST", COMPLETIONS, json={**PROMPT, "model": model}, headers=key)
     assert answer.status_code == 200 and "Idempotent-Replayed" not in answer.headers
+
+
+# ---- the server's end ----
+
+def test_a_restart_loses_no_call(start_gateway):
+    """One with one body goes on as a job; a stream ends with an error, and what was delivered is charged."""
+    gateway = start_gateway({**ai.SETTINGS, "DRAIN_SECONDS": "2"})
+    tardy, stuck = provide(gateway, "tardy", delay_ms=5000), provide(gateway, "stuck", stall_after=3)
+    account = payer(gateway)
+    serve = gateway.serves[0]
+
+    def ask(model, stream):
+        return requests.post(gateway.url + COMPLETIONS, json={**PROMPT, "model": model, "stream": stream}, timeout=30,
+                             headers={"Authorization": f"Bearer {account.key}"})
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        whole, stream = pool.submit(ask, tardy, False), pool.submit(ask, stuck, True)
+        wait_until(lambda: in_line(gateway, "tardy")["busy"] and in_line(gateway, "stuck")["busy"], 5, "both run")
+        assert serve.stop() == 0
+        whole, stream = whole.result(), stream.result()
+    error_of(whole, 503, "server_restarting")
+    assert json.loads(events_of(stream)[-1])["error"]["code"] == "server_restarting"
+    serve.start().wait_ready()
+    rows = {row[0]: row for row in ai.wait_jobs(gateway, account, 2)}
+    assert rows[whole.headers["X-Job-Id"]][1:3] == ("completed", CALL)
+    assert rows[stream.headers["X-Job-Id"]][1] == "cancelled" and rows[stream.headers["X-Job-Id"]][2] > 0
+    job = account.call("GET", f"/v1/jobs/{whole.headers['X-Job-Id']}").json()
+    assert job["response"]["choices"][0]["text"]
