@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -445,3 +446,20 @@ def test_changes_are_recorded(hooks, sink):
     assert rows == [("webhook.create", hook["id"]), ("webhook.update", hook["id"]), ("webhook.rotate_secret", hook["id"]),
                     ("webhook.test", hook["id"]), ("webhook.replay", delivery["id"]), ("webhook.replay", hook["id"]),
                     ("webhook.delete", hook["id"])]
+
+
+# ---- from what happens to the delivery ----
+
+def test_a_session_tells_of_itself(gateway, hooks, sink):
+    """A real cause, its relay and its bell: no look of the reconciler's is waited for."""
+    hook = hooks.make(sink.url("/session"), ["instance.*"])
+    key = hooks.account.make_key(surface="session")["key"]
+    begun = time.monotonic()
+    made = hooks.account.call("POST", "/session/create", headers={"X-API-Key": key, "Authorization": None},
+                              json={"user_id": "ada@example.com"})
+    assert made.status_code == 201, made.text
+    arrival, = sink.wait(1, "/session", 4)
+    assert time.monotonic() - begun < 4  # a ring that is lost comes after five seconds
+    assert arrival.json["event"] == "instance.created" and arrival.json["data"]["uuid"] == made.json()["uuid"]
+    delivery, = hooks.deliveries(hook)
+    assert delivery["surface"] == "session" and delivery["event_id"] == arrival.id
