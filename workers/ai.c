@@ -33,6 +33,9 @@ enum {
 static struct {
     struct loop *loop;
     struct group fibers;
+    struct group openings;
+    struct fiber *opening; /* NULL: it has ended */
+    bool opened;
 } ai;
 
 static ai_provider_run *const runners[PROVIDER_KINDS] = {
@@ -427,27 +430,46 @@ static void cancel_task(struct ai_task *task, void *unused)
         fiber_cancel(task->fiber);
 }
 
-void ai_open(struct loop *loop)
+/* Who does not know any provider yet would say of every call that there is none for it. */
+static void run_opening(void *unused)
 {
-    static const char *const outcomes[] = {"completed", "failed", "cancelled", "passed on"};
-    for (unsigned i = 0; i < ARRAY_SIZE(outcomes); i++)
-        metric_name_slot(M_AI_CALLS, i, outcomes[i]);
+    (void)unused;
     const struct ai_worker_options options = {
         .room = config->ai_worker_calls,
         .run = on_task,
         .recover = ai_settle_recover,
     };
+    if (catalogue_wait(CLOCK_NEVER) == 0) {
+        ai_worker_open(ai.loop, &options);
+        ai_durable_open(ai.loop);
+        ai.opened = true;
+    }
+    ai.opening = NULL;
+    group_done(&ai.openings);
+}
+
+void ai_open(struct loop *loop)
+{
+    static const char *const outcomes[] = {"completed", "failed", "cancelled", "passed on"};
+    for (unsigned i = 0; i < ARRAY_SIZE(outcomes); i++)
+        metric_name_slot(M_AI_CALLS, i, outcomes[i]);
     ai.loop = loop;
+    ai.opened = false;
     ai_settle_open(loop);
-    ai_worker_open(loop, &options);
-    ai_durable_open(loop);
+    group_add(&ai.openings);
+    ai.opening = fiber_start(loop, "AI calls begin", run_opening, NULL);
 }
 
 void ai_drain(uint64_t deadline_ns)
 {
-    ai_durable_close();
-    ai_worker_drain(deadline_ns);
-    ai_worker_each(cancel_task, NULL);
+    if (ai.opening)
+        fiber_cancel(ai.opening);
+    CHECK(group_wait(&ai.openings, "AI calls to begin", CLOCK_NEVER) == 0);
+    if (ai.opened) {
+        ai_durable_close();
+        ai_worker_drain(deadline_ns);
+        ai_worker_each(cancel_task, NULL);
+    }
     CHECK(group_wait(&ai.fibers, "AI calls that end", CLOCK_NEVER) == 0);
 }
 
@@ -455,7 +477,8 @@ void ai_close(void)
 {
     if (!ai.loop)
         return;
-    ai_worker_close();
+    if (ai.opened)
+        ai_worker_close();
     ai_settle_close(clock_in_ms(SETTLE_MS));
     ai.loop = NULL;
 }

@@ -7,7 +7,7 @@
 
 /* The worker's part in AI calls: it asks providers, passes on what they say, and sees to it that every call is settled. */
 
-/* Begins to take calls, AI_WORKER_CALLS at once. Needs stores, catalogue and events open. */
+/* Begins to take calls, AI_WORKER_CALLS at once, as soon as the catalogue has been read. Needs stores, catalogue and events open. */
 void ai_open(struct loop *loop);
 /* Takes no more; those that run may end until the deadline, then go to other workers, or end where something was delivered. Waits. */
 void ai_drain(uint64_t deadline_ns);
