@@ -16,6 +16,7 @@ local FIRST_CAP = 64     -- calls in flight at a provider that nothing is known 
 local FAILURES = 5       -- in a row, which open the breaker
 local OPEN_MS, OPEN_MOST_MS = 1000, 30000
 local KILLS_MOST = 3     -- workers that died of a call
+local AGAIN_MS = 30000   -- that a call may wait which was handed out before
 local AT_ONCE = 256      -- calls that one step looks at, at most
 
 local time = redis.call('TIME')
@@ -42,13 +43,23 @@ local function provider_of(name)
     }
 end
 
+-- Whether the call that was sent to find out is still under way. Others may be for long, from before the breaker opened.
+local function is_probed(provider)
+    local probe = redis.call('HGET', PROVIDER .. provider.name, 'probe')
+    if not probe then
+        return false
+    end
+    local v = redis.call('HMGET', CALL .. probe, 's', 'p')
+    return v[1] == 'run' and v[2] == provider.name
+end
+
 -- Of a breaker that was open, one call at a time finds out whether it may close.
 local function has_place(provider)
     if provider.open > now then
         return false
     end
     if provider.half then
-        return provider.busy == 0
+        return provider.busy == 0 or not is_probed(provider)
     end
     return provider.busy < math.min(math.floor(provider.cap), provider.most)
 end
@@ -57,6 +68,7 @@ local function open_breaker(set, opened)
     local pause = math.min(OPEN_MOST_MS, OPEN_MS * 2 ^ opened)
     set('open', whole(now + pause))
     set('half', '1')
+    set('probe', '')
     set('opened', tostring(math.min(opened + 1, 10)))
     set('fails', '0')
 end
@@ -203,8 +215,11 @@ local function hand_out(call, provider, worker, body, meta, more)
     redis.call('HSET', call.key, 's', 'run', 'p', provider.name, 'w', worker, 't', call.t, unpack(more or {}))
     redis.call('HINCRBY', PROVIDER .. provider.name, 'busy', '1')
     provider.busy = provider.busy + 1
+    if provider.half then
+        redis.call('HSET', PROVIDER .. provider.name, 'probe', call.id)
+    end
     redis.call('ZINCRBY', 'ai:workers', '1', worker)
-    redis.call('SADD', 'ai:held:' .. worker, call.id)
+    redis.call('HSET', 'ai:held:' .. worker, call.id, provider.name)
     redis.call('PUBLISH', 'ai:work:' .. worker, table.concat({'r', call.id, call.t, provider.name, call.i, call.a, call.f,
         call.n, call.g, call.c ~= '' and call.c or '-', whole(#meta)}, ' ') .. '\n' .. meta .. body)
 end
@@ -244,7 +259,9 @@ local function next_in_line(name)
     for _ = 1, AT_ONCE do
         local tenant = redis.call('LPOP', 'ai:turns:' .. name)
         if not tenant then
+            -- Calls whose hashes have gone were counted until now.
             redis.call('SREM', 'ai:lines', name)
+            redis.call('HSET', PROVIDER .. name, 'queued', '0', 'bytes', '0')
             return nil
         end
         local line = 'ai:line:' .. name .. ':' .. tenant
@@ -311,10 +328,16 @@ local function place_again(call, from)
     return false
 end
 
+-- A call that ran for a while may wait once more, whatever was left of its time.
+local function give_time(call)
+    call.l = whole(math.max(tonumber(call.l), now + AGAIN_MS))
+    redis.call('HSET', call.key, 'l', call.l)
+end
+
 -- The call is no longer its worker's.
 local function let_go(call)
     redis.call('HINCRBY', PROVIDER .. call.p, 'busy', '-1')
-    redis.call('SREM', 'ai:held:' .. call.w, call.id)
+    redis.call('HDEL', 'ai:held:' .. call.w, call.id)
     redis.call('ZADD', 'ai:workers', 'XX', 'INCR', '-1', call.w)
 end
 
@@ -484,6 +507,7 @@ function steps.again()
     if ARGV[4] ~= '' then
         learn(name, ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]))
     end
+    give_time(call)
     if not place_again(call, from) then
         wait_in_line(call, provider_of(names[from]), true)
     end
@@ -515,27 +539,36 @@ function steps.cancel()
     return 'removed'
 end
 
--- Calls of a worker that is gone: tried again by another unless something was delivered.
-local function take_over(worker)
-    local ids = redis.call('SRANDMEMBER', 'ai:held:' .. worker, AT_ONCE)
-    for _, id in ipairs(ids) do
-        local call = call_of(id)
-        redis.call('SREM', 'ai:held:' .. worker, id)
-        if call and call.s == 'run' and call.w == worker then
-            redis.call('HINCRBY', PROVIDER .. call.p, 'busy', -1)
-            local kills = redis.call('HINCRBY', call.key, 'k', 1)
-            if call.x == '1' then
-                end_here(call, 'cancelled', 'cancelled')
-            elseif call.e == '1' or kills >= KILLS_MOST then
-                end_here(call, 'failed', 'worker_lost')
-            else
-                redis.call('HSET', call.key, 'l', now + 30000)
-                call.l = whole(now + 30000)
-                if not place_again(call, tonumber(call.i)) then
-                    wait_in_line(call, provider_of(split(call.r)[tonumber(call.i)]), true)
-                end
-            end
+-- A call that its worker has not, or that has no worker: tried again unless something was delivered. `killed`: its worker died.
+local function lose(worker, id, killed)
+    local call = call_of(id)
+    local name = redis.call('HGET', 'ai:held:' .. worker, id)
+    if not name or redis.call('HDEL', 'ai:held:' .. worker, id) == 0 then
+        return
+    end
+    -- Its place is free whatever has become of its hash.
+    redis.call('HINCRBY', PROVIDER .. name, 'busy', -1)
+    redis.call('ZADD', 'ai:workers', 'XX', 'INCR', '-1', worker)
+    if not call or call.s ~= 'run' or call.w ~= worker then
+        return
+    end
+    local kills = redis.call('HINCRBY', call.key, 'k', killed and 1 or 0)
+    if call.x == '1' then
+        end_here(call, 'cancelled', 'cancelled')
+    elseif call.e == '1' or kills >= KILLS_MOST then
+        end_here(call, 'failed', 'worker_lost')
+    else
+        give_time(call)
+        if not place_again(call, tonumber(call.i)) then
+            wait_in_line(call, provider_of(split(call.r)[tonumber(call.i)]), true)
         end
+    end
+end
+
+local function take_over(worker)
+    local ids = redis.call('HRANDFIELD', 'ai:held:' .. worker, AT_ONCE)
+    for _, id in ipairs(ids) do
+        lose(worker, id, true)
     end
     if #ids < AT_ONCE then
         redis.call('ZREM', 'ai:workers', worker)
@@ -543,12 +576,22 @@ local function take_over(worker)
     return #ids
 end
 
+-- lost worker id: Redis says that the worker holds the call, and it does not.
+function steps.lost()
+    local name = redis.call('HGET', 'ai:held:' .. ARGV[2], ARGV[3])
+    lose(ARGV[2], ARGV[3], false)
+    if name then
+        serve(name)
+    end
+    return name and 1 or 0
+end
+
 -- beat worker room life_ms: the worker lives. Then what nobody else sees to. -> calls it holds, calls taken over, calls whose
 -- end lies there for long
 function steps.beat()
     local worker = ARGV[2]
     redis.call('SET', 'ai:worker:' .. worker, ARGV[3], 'PX', ARGV[4])
-    local held = redis.call('SCARD', 'ai:held:' .. worker)
+    local held = redis.call('HLEN', 'ai:held:' .. worker)
     redis.call('ZADD', 'ai:workers', held, worker)
     local taken = 0
     for _, other in ipairs(redis.call('ZRANGE', 'ai:workers', 0, -1)) do

@@ -189,17 +189,14 @@ static bool was_suspected(struct str id)
     return false;
 }
 
-/* It never came here: whoever is free may have it. */
-static void put_back(struct arena *arena, struct str id)
+/* It never came here, or has ended here while Redis was away: what Redis has of it is seen to as if this worker had died. */
+static void give_up_lost(struct arena *arena, struct str id)
 {
-    char key[AI_KEY_SIZE];
     struct redis_value reply;
-    if (redis_call(redis_shared(), &reply, arena, STR("HGET"), ai_key(key, id), STR("t")) ||
-        reply.type != REDIS_STRING || find(id))
-        return;
-    const struct str words[] = {STR("again"), id, reply.text, STR(""), STR("0"), STR("0"), STR("1")};
-    if (script(&reply, arena, words, ARRAY_SIZE(words)) == 0)
-        LOG(WARN, "an AI call was lost on its way here and is placed again", LOG_STR("job", id));
+    const struct str words[] = {STR("lost"), str_from(worker.name), id};
+    if (!find(id) && script(&reply, arena, words, ARRAY_SIZE(words)) == 0 && reply.integer > 0)
+        LOG(WARN, "an AI call that Redis says is here is not, and is placed again or ended",
+            LOG_STR("job", id));
 }
 
 static void look_for_lost(struct arena *arena)
@@ -207,8 +204,7 @@ static void look_for_lost(struct arena *arena)
     struct redis_value reply;
     char key[NAME_SIZE + 16];
     snprintf(key, sizeof key, "ai:held:%s", worker.name);
-    if (redis_call(redis_shared(), &reply, arena, STR("SMEMBERS"), str_from(key)) ||
-        reply.type != REDIS_ARRAY)
+    if (redis_call(redis_shared(), &reply, arena, STR("HKEYS"), str_from(key)) || reply.type != REDIS_ARRAY)
         return;
     char(*next)[AI_ID_SIZE] = arena_zalloc(arena, SUSPECTS_MAX * sizeof *next);
     size_t count = 0;
@@ -217,7 +213,7 @@ static void look_for_lost(struct arena *arena)
         if (find(id) || id.size >= AI_ID_SIZE)
             continue;
         if (was_suspected(id))
-            put_back(arena, id);
+            give_up_lost(arena, id);
         else if (count < SUSPECTS_MAX)
             memcpy(next[count++], id.at, id.size);
     }

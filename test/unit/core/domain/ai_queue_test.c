@@ -458,7 +458,7 @@ static void check_taken_over(void)
         assert_int_equal(submit(&clients[i]), AI_ACCEPTED);
     }
     assert_int_equal(task_count, 0);
-    assert_int_equal(redis_number("SCARD ai:held:other"), 2);
+    assert_int_equal(redis_number("HLEN ai:held:other"), 2);
     redis_text("HSET ai:call:%s e 1 o 3 h 10 j 1 v 2 n 1000", clients[1].id);
     redis_text("DEL ai:worker:other");
     struct ai_task *task = next_task(0);
@@ -550,6 +550,125 @@ static void who_waits_too_long_is_told(void **state)
     run(check_late);
 }
 
+/* A stream whose worker could not say how it ended: its place and its money come back, and its client hears of it. */
+static void check_end_untold(void)
+{
+    struct client client;
+    const struct ai_message *message;
+    redis_text("HSET lease:1 gen 3 applied 1 free 1000");
+    prepare(&client, 1, "p1", 10);
+    client.order.streamed = true;
+    client.order.most = 700;
+    client.order.call_price = 10;
+    client.order.token_price = 2;
+    assert_int_equal(submit(&client), AI_ACCEPTED);
+    struct ai_task *task = next_task(0);
+    assert_int_equal(ai_task_piece(task, STR("piece"), 3), 0);
+    ai_task_free(task);
+    assert_int_equal(ai_next(&client.call, &message, clock_in_ms(5000)), 0);
+    assert_int_equal(ai_next(&client.call, &message, clock_in_ms(5000)), 0);
+    assert_int_equal(message->said, AI_FAILED);
+    assert_true(str_equal(message->rest, STR("worker_lost")));
+    ai_call_close(&client.call);
+    buf_clear(&client.meta);
+    assert_int_equal(redis_number("HGET ai:provider:p1 busy"), 0);
+    assert_int_equal(redis_number("HGET lease:1 free"), 984);
+}
+
+static void an_end_that_was_not_told_frees_the_place(void **state)
+{
+    (void)state;
+    run(check_end_untold);
+}
+
+/* Hashes that vanish, of a call that runs and of one that waits, leave no trace in the counters. */
+static void check_vanished(void)
+{
+    struct client clients[3];
+    for (int i = 0; i < 3; i++) {
+        prepare(&clients[i], 1, i == 0 ? "p1" : "p2", 1);
+        assert_int_equal(submit(&clients[i]), AI_ACCEPTED);
+    }
+    ai_task_free(next_task(0));
+    redis_text("DEL ai:call:%s", clients[0].id);
+    redis_text("DEL ai:call:%s", clients[2].id);
+    assert_int_equal(redis_number("HGET ai:provider:p2 queued"), 1);
+    assert_int_equal(finish(next_task(1), 0, "x"), 0);
+    hear_end(&clients[1], "x");
+    assert_int_equal(redis_number("HGET ai:provider:p2 queued"), 0);
+    assert_int_equal(redis_number("HGET ai:provider:p2 bytes"), 0);
+    UNTIL(redis_number("HGET ai:provider:p1 busy") == 0);
+    drop(&clients[0]);
+    drop(&clients[2]);
+}
+
+static void calls_that_vanish_are_not_counted(void **state)
+{
+    (void)state;
+    run(check_vanished);
+}
+
+/* Its time to wait has passed while it ran: placed again, it may wait once more. */
+static void check_again_late(void)
+{
+    static const struct ai_learned failed = {.lesson = AI_LESSON_FAIL};
+    struct client first;
+    struct client second;
+    prepare(&first, 1, "p2", 1);
+    assert_int_equal(submit(&first), AI_ACCEPTED);
+    prepare(&second, 1, "p1", 1);
+    second.order.wait_ms = 1;
+    second.order.routes[1] = first.order.routes[0];
+    second.order.route_count = 2;
+    assert_int_equal(submit(&second), AI_ACCEPTED);
+    struct ai_task *task = next_task(1);
+    UNTIL(redis_number("HGET ai:call:%s l", second.id) < clock_wall_ms());
+    assert_int_equal(ai_task_again(task, &failed, false), 0);
+    ai_task_free(task);
+    assert_int_equal(finish(next_task(0), 0, "x"), 0);
+    hear_end(&first, "x");
+    assert_int_equal(finish(next_task(2), 0, "y"), 0);
+    hear_end(&second, "y");
+}
+
+static void a_call_placed_again_has_time_again(void **state)
+{
+    (void)state;
+    run(check_again_late);
+}
+
+/* A call from before the breaker opened runs on: another finds out all the same. */
+static void check_probe(void)
+{
+    static const struct ai_learned failed = {.lesson = AI_LESSON_FAIL};
+    struct client old;
+    struct client client;
+    prepare(&old, 1, "p1", 10);
+    assert_int_equal(submit(&old), AI_ACCEPTED);
+    for (size_t i = 0; i < 5; i++) {
+        prepare(&client, 1, "p1", 10);
+        assert_int_equal(submit(&client), AI_ACCEPTED);
+        struct ai_task *task = next_task(1 + i);
+        struct ai_end end = end_of(task, 0);
+        assert_int_equal(ai_task_finish(task, &end, &failed, 200, STR("x")), 0);
+        ai_task_free(task);
+        hear_end(&client, "x");
+    }
+    UNTIL(redis_number("HGET ai:provider:p1 open") < clock_wall_ms());
+    prepare(&client, 1, "p1", 10);
+    assert_int_equal(submit(&client), AI_ACCEPTED);
+    assert_int_equal(finish(next_task(6), 0, "x"), 0);
+    hear_end(&client, "x");
+    assert_int_equal(finish(next_task(0), 0, "x"), 0);
+    hear_end(&old, "x");
+}
+
+static void a_long_call_does_not_keep_the_breaker_open(void **state)
+{
+    (void)state;
+    run(check_probe);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -564,6 +683,10 @@ int main(void)
         cmocka_unit_test(a_push_that_is_lost_is_found_out),
         cmocka_unit_test(an_emptied_redis_loses_no_answer),
         cmocka_unit_test(who_waits_too_long_is_told),
+        cmocka_unit_test(an_end_that_was_not_told_frees_the_place),
+        cmocka_unit_test(calls_that_vanish_are_not_counted),
+        cmocka_unit_test(a_call_placed_again_has_time_again),
+        cmocka_unit_test(a_long_call_does_not_keep_the_breaker_open),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
