@@ -7,6 +7,7 @@ against it, and at the end each answer that it tells must have been given.
 
 import base64
 import concurrent.futures
+import itertools
 import json
 import re
 import socket
@@ -31,6 +32,7 @@ SURFACES = {"sessionKey": "session", "inferenceKey": "inference", "gpuKey": "gpu
 PASSWORD = "a-password-of-tests"
 REDIRECT = "http://127.0.0.1:9/callback"
 BODY_MAX = 1 << 20
+numbers = itertools.count()  # names are new in all worlds: some have a gateway in common
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,6 @@ class World:
         self.objects = {}  # name of a path's parameter -> one that there is
         self.unknown = {"uuid": "nosuchsession", "id": "key_00000000000000000000000000000000",
                         "delivery": "dlv_999999999"}  # one that there is not
-        self.count = 0
         session_key = self.key("session")
         self.give_room("described")
         self.good = {
@@ -84,8 +85,7 @@ class World:
         return {operation.scheme: {"X-API-Key": key} if operation.scheme == "sessionKey" else bearer(key)}
 
     def new_name(self):
-        self.count += 1
-        return f"name-{self.count}"
+        return f"name-{next(numbers)}"
 
     def call(self, operation, who=None, objects=None, body=..., data=None, **options):
         who = self.good if who is None else who
