@@ -17,6 +17,7 @@ local FAILURES = 5       -- in a row, which open the breaker
 local OPEN_MS, OPEN_MOST_MS = 1000, 30000
 local KILLS_MOST = 3     -- workers that died of a call
 local AGAIN_MS = 30000   -- that a call may wait which was handed out before
+local NO_ROOM = 1000000  -- more calls than any worker has
 local AT_ONCE = 256      -- calls that one step looks at, at most
 
 local time = redis.call('TIME')
@@ -592,7 +593,8 @@ function steps.beat()
     local worker = ARGV[2]
     redis.call('SET', 'ai:worker:' .. worker, ARGV[3], 'PX', ARGV[4])
     local held = redis.call('HLEN', 'ai:held:' .. worker)
-    redis.call('ZADD', 'ai:workers', held, worker)
+    -- One that takes nothing stands behind all others: free_worker looks at the first ones only.
+    redis.call('ZADD', 'ai:workers', ARGV[3] == '0' and held + NO_ROOM or held, worker)
     local taken = 0
     for _, other in ipairs(redis.call('ZRANGE', 'ai:workers', 0, -1)) do
         if redis.call('EXISTS', 'ai:worker:' .. other) == 0 then

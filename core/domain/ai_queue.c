@@ -103,6 +103,21 @@ static struct ai_message *message_new(enum ai_said said, struct str rest, struct
     return message;
 }
 
+/* Nobody waits for it here any more, and its worker goes on: the word that its client has left was lost. `head`: "NUMBER WORKER". */
+static void tell_left(struct str id, struct str try, struct str head)
+{
+    char channel[96];
+    char words[96];
+    struct str number;
+    if (!str_split(&head, ' ', &number) || !head.at || head.size >= 64 || id.size >= AI_ID_SIZE ||
+        try.size > 20)
+        return;
+    int channel_size = snprintf(channel, sizeof channel, "ai:work:%.*s", STR_ARG(head));
+    int size = snprintf(words, sizeof words, "x %.*s %.*s\n", STR_ARG(id), STR_ARG(try));
+    redis_send(redis_shared(), REDIS_ARGS(STR("PUBLISH"), str_of(channel, (size_t)channel_size),
+                                          str_of(words, (size_t)size)));
+}
+
 /* "KIND ID TRY REST\nPAYLOAD"; REST of a piece "NUMBER WORKER", of an end "NUMBER STATUS", of a failure its code. */
 static void on_heard(void *arg, struct str text)
 {
@@ -119,6 +134,8 @@ static void on_heard(void *arg, struct str text)
         return;
     struct link *item = table_find(&ear->calls, id);
     struct ai_call *call = item ? LIST_ENTRY(item, struct ai_call, link) : NULL;
+    if (!call && said == AI_PIECE)
+        tell_left(id, try_word, head);
     if (!call || call->over || !is_due(call, try, said, &head))
         return;
     if (said == AI_PIECE && head.size < sizeof call->worker) {

@@ -669,6 +669,50 @@ static void a_long_call_does_not_keep_the_breaker_open(void **state)
     run(check_probe);
 }
 
+/* The word that a client has left was lost: the next piece brings it again. */
+static void check_left_unheard(void)
+{
+    struct client client;
+    prepare(&client, 1, "p1", 10);
+    client.order.streamed = true;
+    assert_int_equal(submit(&client), AI_ACCEPTED);
+    struct ai_task *task = next_task(0);
+    drop(&client);
+    assert_false(task->left);
+    assert_int_equal(ai_task_piece(task, STR("piece"), 1), 0);
+    UNTIL(task->left);
+    struct ai_end end = end_of(task, 0);
+    assert_int_equal(ai_task_finish(task, &end, &well, 499, STR("")), 0);
+    ai_task_free(task);
+}
+
+static void pieces_that_nobody_wants_end_the_call(void **state)
+{
+    (void)state;
+    run(check_left_unheard);
+}
+
+/* However few calls it has, one that takes none does not stand in the way of those that do. */
+static void check_full_worker(void)
+{
+    ai_worker_take(false);
+    UNTIL(redis_number("ZRANK ai:workers %s", ai_worker_name().at) == 0 &&
+          redis_number("ZSCORE ai:workers %s", ai_worker_name().at) >= 1000000);
+    struct client client;
+    prepare(&client, 1, "p1", 10);
+    assert_int_equal(submit(&client), AI_ACCEPTED);
+    assert_int_equal(redis_number("HGET ai:provider:p1 queued"), 1);
+    ai_worker_take(true);
+    assert_int_equal(finish(next_task(0), 0, "x"), 0);
+    hear_end(&client, "x");
+}
+
+static void a_worker_that_takes_nothing_stands_last(void **state)
+{
+    (void)state;
+    run(check_full_worker);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -687,6 +731,8 @@ int main(void)
         cmocka_unit_test(calls_that_vanish_are_not_counted),
         cmocka_unit_test(a_call_placed_again_has_time_again),
         cmocka_unit_test(a_long_call_does_not_keep_the_breaker_open),
+        cmocka_unit_test(pieces_that_nobody_wants_end_the_call),
+        cmocka_unit_test(a_worker_that_takes_nothing_stands_last),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
