@@ -1,6 +1,7 @@
 // The official `openai` package against a running gateway. Reads from standard input what there is:
 // {"origin", "key", "poor", "few"}: keys of accounts with money, without, and with ten requests a minute;
-// and writes a line for each check: {"group", "name", "problem"}, where no problem is "".
+// and writes a line for each check: {"group", "name", "problem"}, where no problem is "", or {"left", "at"}: which model's call was
+// left, and when by the machine's monotonic clock.
 import OpenAI from 'openai';
 import {readFileSync} from 'node:fs';
 
@@ -115,14 +116,117 @@ await check('a provider that fails', async () => {
   expect(failed instanceof OpenAI.InternalServerError, `${failed?.constructor.name}`);
 });
 
+// ---- tools: models of openai_upstream.py, as OpenAI and as Anthropic have them ----
+
+const parameters = {type: 'object', properties: {place: {type: 'string'}}, required: ['place']};
+const definition = {name: 'weather', description: 'The weather of a place', parameters};
+const tools = [{type: 'function', function: definition}];
+const places = ['Zürich', 'Reykjavík'];
+const weathers = 'It is sunny in Zürich, sunny in Reykjavík there.';
+
+function expectCalls(choice) {
+  const calls = choice.message.tool_calls;
+  expect(choice.finish_reason === 'tool_calls' && calls?.length === 2, JSON.stringify(choice));
+  calls.forEach((call, i) => {
+    expect(call.id && call.type === 'function' && call.function.name === 'weather', JSON.stringify(call));
+    expect(JSON.parse(call.function.arguments).place === places[i], call.function.arguments);
+  });
+}
+
+for (const name of ['tools', 'claude-tools']) {
+  await check(`${name}: calls and results`, async () => {
+    const ask = {model: name, messages, tools, tool_choice: 'auto'};
+    const {choices: [choice], usage} = await client.chat.completions.create(ask);
+    expectCalls(choice);
+    expect(usage.prompt_tokens === 11 && usage.completion_tokens === 8, JSON.stringify(usage));
+    const results = choice.message.tool_calls.map((call, i) => ({role: 'tool', tool_call_id: call.id, content: `sunny in ${places[i]}`}));
+    const done = await client.chat.completions.create({...ask, messages: [...messages, choice.message, ...results]});
+    expect(done.choices[0].message.content === weathers && done.choices[0].finish_reason === 'stop', JSON.stringify(done.choices));
+  });
+
+  await check(`${name}: streamed`, async () => {
+    const done = await client.chat.completions.stream({model: name, messages, tools, stream_options: {include_usage: true}})
+                       .finalChatCompletion();
+    expectCalls(done.choices[0]);
+    expect(done.usage.total_tokens === 19, JSON.stringify(done.usage));
+  });
+
+  for (const stream of [false, true])
+    await check(`${name}: runTools${stream ? ', streamed' : ''}`, async () => {
+      const asked = [];
+      const weather = ({place}) => (asked.push(place), `sunny in ${place}`);
+      const runner = client.chat.completions.runTools(
+          {model: name, messages, stream, tools: [{type: 'function', function: {...definition, function: weather, parse: JSON.parse}}]});
+      const content = await runner.finalContent();
+      expect(content === weathers && asked.join() === places.join(), `${content} ${asked}`);
+    });
+}
+
+await check('an overload of Anthropic in the middle of a stream', async () => {
+  let text = '', failed;
+  try {
+    for await (const chunk of await client.chat.completions.create({model: 'claude-overload', messages, stream: true}))
+      text += chunk.choices[0]?.delta?.content ?? '';
+  } catch (error) {
+    failed = error;
+  }
+  expect(text === 'It' && failed instanceof OpenAI.APIError, `${text}, ${failed?.constructor.name}`);
+});
+
+// ---- many at once ----
+
+await check('a hundred at once', async () => {
+  const one = async (i) => {
+    const ask = {model, messages: [{role: 'user', content: `number ${i}.`}]};
+    let text = '';
+    if (i % 2)
+      text = (await client.chat.completions.create(ask)).choices[0].message.content;
+    else
+      for await (const chunk of await client.chat.completions.create({...ask, stream: true}))
+        text += chunk.choices[0]?.delta?.content ?? '';
+    expect(text.includes(`number ${i}.`), `${i}: ${text}`);
+  };
+  await Promise.all(Array.from({length: 100}, (_, i) => one(i)));
+});
+
+// ---- clients that leave ----
+
+const now = () => Number(process.hrtime.bigint()) / 1e9;
+const leave = (left, at) => console.log(JSON.stringify({left, at}));
+
+async function stops(promise, kind) {
+  let failed;
+  try {
+    await promise;
+  } catch (error) {
+    failed = error;
+  }
+  const at = now();
+  expect(failed instanceof kind, `${failed?.constructor.name} in place of ${kind.name}`);
+  return at;
+}
+
+await check('a timeout', async () => {
+  const asked = client.chat.completions.create({model: 'npm-timeout', messages}, {timeout: 500});
+  leave('npm-timeout', await stops(asked, OpenAI.APIConnectionTimeoutError));
+});
+
+await check('a call that is aborted', async () => {
+  const controller = new AbortController();
+  const asked = client.chat.completions.create({model: 'npm-abort', messages}, {signal: controller.signal});
+  setTimeout(() => controller.abort(), 500);
+  leave('npm-abort', await stops(asked, OpenAI.APIUserAbortError));
+});
+
 await check('a stream that is aborted', async () => {
   const controller = new AbortController();
-  const {data, response} = await client.chat.completions.create({model: 'sandbox-stall', messages, stream: true},
+  const {data, response} = await client.chat.completions.create({model: 'npm-stream', messages, stream: true},
                                                                 {signal: controller.signal}).withResponse();
   for await (const _ of data) {
     controller.abort();
     break;
   }
+  leave('npm-stream', now());
   const job = `${baseURL}/jobs/${response.headers.get('x-job-id')}`;
   const headers = {authorization: `Bearer ${given.key}`};
   const deadline = Date.now() + 2000;

@@ -2,6 +2,7 @@
 import asyncio
 import json
 import sys
+import time
 
 import openai
 
@@ -75,11 +76,19 @@ def streamed_chat():
 
 
 @check
-def asynchronous_chat():
+def a_hundred_at_once():
+    async def one(many, number):
+        ask = {"model": MODEL, "messages": [{"role": "user", "content": f"number {number}."}]}
+        if number % 2:
+            return (await many.chat.completions.create(**ask)).choices[0].message.content
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in
+                        await many.chat.completions.create(**ask, stream=True) if chunk.choices])
+
     async def ask():
-        async with openai.AsyncOpenAI(api_key=given["key"], base_url=BASE) as many:
-            return await asyncio.gather(*(many.chat.completions.create(model=MODEL, messages=MESSAGES) for _ in range(8)))
-    expect(len({done.id for done in asyncio.run(ask())}) == 8, "eight answers")
+        async with openai.AsyncOpenAI(api_key=given["key"], base_url=BASE, max_retries=0) as many:
+            return await asyncio.gather(*(one(many, number) for number in range(100)))
+    for number, text in enumerate(asyncio.run(ask())):
+        expect(f"number {number}." in text, f"{number}: {text}")
 
 
 @check
@@ -126,6 +135,125 @@ def a_provider_that_fails():
     except openai.InternalServerError:
         return
     raise AssertionError("no InternalServerError")
+
+
+# ---- tools: models of openai_upstream.py, as OpenAI and as Anthropic have them ----
+
+TOOLS = [{"type": "function", "function": {
+    "name": "weather", "description": "The weather of a place", "strict": True,
+    "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"],
+                   "additionalProperties": False}}}]
+PLACES = ["Zürich", "Reykjavík"]
+WEATHERS = "It is sunny in Zürich, sunny in Reykjavík there."
+
+
+def expect_calls(choice):
+    calls = choice.message.tool_calls
+    expect(choice.finish_reason == "tool_calls" and len(calls) == 2, choice)
+    expect([call.function.name for call in calls] == ["weather"] * 2 and all(call.id for call in calls), calls)
+    expect([json.loads(call.function.arguments)["place"] for call in calls] == PLACES, calls)
+
+
+def calls_and_results(model):
+    ask = {"model": model, "tools": TOOLS, "tool_choice": "auto"}
+    done = client.chat.completions.create(messages=MESSAGES, **ask)
+    expect_calls(done.choices[0])
+    expect((done.usage.prompt_tokens, done.usage.completion_tokens) == (11, 8), done.usage)
+    results = [{"role": "tool", "tool_call_id": call.id, "content": f"sunny in {place}"}
+               for call, place in zip(done.choices[0].message.tool_calls, PLACES)]
+    done = client.chat.completions.create(messages=[*MESSAGES, done.choices[0].message, *results], **ask)
+    expect((done.choices[0].message.content, done.choices[0].finish_reason) == (WEATHERS, "stop"), done)
+
+
+def streamed_calls(model):
+    with client.chat.completions.stream(model=model, messages=MESSAGES, tools=TOOLS,
+                                        stream_options={"include_usage": True}) as stream:
+        kinds = [event.type for event in stream]
+        done = stream.get_final_completion()
+    expect_calls(done.choices[0])
+    expect(kinds.count("tool_calls.function.arguments.done") == 2 and done.usage.total_tokens == 19, (kinds, done.usage))
+
+
+@check
+def tools_of_openai():
+    calls_and_results("tools")
+
+
+@check
+def tools_of_openai_streamed():
+    streamed_calls("tools")
+
+
+@check
+def tools_of_anthropic():
+    calls_and_results("claude-tools")
+
+
+@check
+def tools_of_anthropic_streamed():
+    streamed_calls("claude-tools")
+
+
+@check
+def an_overload_of_anthropic_in_the_middle_of_a_stream():
+    text = ""
+    try:
+        for chunk in client.chat.completions.create(model="claude-overload", messages=MESSAGES, stream=True):
+            text += chunk.choices[0].delta.content or ""
+    except openai.APIError as error:
+        expect(text == "It", (text, error))
+        return
+    raise AssertionError("no APIError")
+
+
+# ---- clients that leave ----
+
+def leave(model):
+    print(json.dumps({"left": model, "at": time.monotonic()}))
+
+
+@check
+def a_timeout():
+    try:
+        client.with_options(timeout=0.5).chat.completions.create(model="pypi-timeout", messages=MESSAGES)
+    except openai.APITimeoutError:
+        leave("pypi-timeout")
+        return
+    raise AssertionError("no APITimeoutError")
+
+
+@check
+def a_task_that_is_cancelled():
+    async def ask():
+        async with openai.AsyncOpenAI(api_key=given["key"], base_url=BASE, max_retries=0) as one:
+            task = asyncio.create_task(one.chat.completions.create(model="pypi-task", messages=MESSAGES))
+            await asyncio.sleep(0.5)
+            task.cancel()
+            await asyncio.wait([task])
+            leave("pypi-task")
+            expect(task.cancelled(), "it is not cancelled")
+    asyncio.run(ask())
+
+
+def first_of(one, model):
+    stream = one.chat.completions.create(model=model, messages=MESSAGES, stream=True)
+    expect(next(iter(stream)).choices, "no chunk")
+    return stream
+
+
+@check
+def a_stream_that_is_closed():
+    first_of(client, "pypi-stream").close()
+    leave("pypi-stream")
+
+
+@check
+def a_client_that_is_closed():
+    one = client_of(given["key"])
+    kept = first_of(one, "pypi-closed")
+    one.close()
+    leave("pypi-closed")
+    del kept
 
 
 for run in checks:

@@ -1,4 +1,4 @@
-"""Suites that others wrote, against the release build. `make conformance [ARGS="websocket tls slow browser oauth openai webhooks schemathesis"]`.
+"""Suites that others wrote, against the release build. `make conformance [ARGS="websocket tls slow browser oauth openai litellm webhooks schemathesis"]`.
 
 A suite that can't be had here is skipped, and says why. The reports are left in build/conformance/reports. Exit status 1
 when something failed.
@@ -15,6 +15,7 @@ import traceback
 from suite import ROOT, Row, Skip  # first: it says where the others are
 
 import browser_suite
+import litellm_suite
 import oauth_suite
 import openai_suite
 import schemathesis_suite
@@ -29,7 +30,7 @@ from machine import Gateway, Serve, cores
 SHOWN = 20  # failures of one row
 SUITES = {"websocket": websocket_suite.run, "tls": tls_suite.run, "slow": slow_suite.run,
           "browser": browser_suite.run, "oauth": oauth_suite.run, "openai": openai_suite.run,
-          "webhooks": webhook_suite.run, "schemathesis": schemathesis_suite.run}
+          "litellm": litellm_suite.run, "webhooks": webhook_suite.run, "schemathesis": schemathesis_suite.run}
 
 
 class Bench:
