@@ -301,6 +301,10 @@ static void end_leaving(struct ai_run *run)
         end_left(run);
         return;
     }
+    if (run->task->durable && !run->delivers) { /* Redis does not know it, or is away: its row will be due */
+        free_run(run);
+        return;
+    }
     struct ai_failure failure;
     ai_failure_make(&failure, AI_FAULT_BROKEN, STR("the worker leaves"));
     failure.elsewhere = failure.health = false;

@@ -273,6 +273,23 @@ def test_a_worker_that_is_told_to_end_loses_no_call(start_gateway, upstream):
     assert [outcome.error for outcome in load.outcomes if outcome.kind != "stream" and outcome.error] == []
 
 
+def test_a_job_outlives_its_worker_and_the_queue_together(start_gateway, upstream):
+    """The queue has forgotten a job that runs, and its worker ends: nobody can be given it, but its row is there."""
+    gateway = start_gateway({**SHORT, "DRAIN_SECONDS": "1"}, supervised=True)
+    account = payer(gateway)
+    model = use(gateway, upstream, "moves", ["silent"], header_ms=15000, total_ms=15000)
+    outcome = ask(account, model, "job")
+    wait_until(lambda: upstream.of("silent"), 10, "it runs")
+    gateway.stores.redis.client(gateway.redis_database).flushdb()
+    use(gateway, upstream, "moves", ["fine"])
+    gateway.works[0].process.terminate()
+    wait_until(lambda: gateway.works[0].statuses, 30, "the worker ends")
+    assert rows_of(gateway, account)[outcome.job][0] == "processing"
+    gateway.sql("UPDATE ai_job SET ring_at = now() RETURNING 1")
+    check_ends(gateway, account, [outcome])
+    assert rows_of(gateway, account)[outcome.job][:2] == ("completed", WHOLE)
+
+
 # ---- many that wait ----
 
 HELD = 2000
