@@ -23,6 +23,7 @@ static const struct {
     {"pod", pod_main, "the pod that comes along; listens on $PORT"},
     {"migrate", migrate_main, "bring the database's schema up to date"},
     {"admin", admin_main, "accounts, keys, OAuth clients, plans, bans, audit, jobs, another ENCRYPTION_KEY"},
+    {"tail", tail_main, "an account's events, as they happen (--events job.* --json)"},
     {"routes", routes_main, "every route that is served"},
     {"events", events_main, "every event, with what its data has, as JSON"},
     {"settings", settings_main, "every setting, as the README's table"},

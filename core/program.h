@@ -40,5 +40,6 @@ int pod_main(int argc, char **argv);
 int admin_main(int argc, char **argv);
 int migrate_main(int argc, char **argv);
 int routes_main(int argc, char **argv);
+int tail_main(int argc, char **argv);
 
 #endif

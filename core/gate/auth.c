@@ -72,14 +72,13 @@ int gate_verify_token(struct request *request, struct str token)
     return key_verify(token, request->surface->name, &request->principal);
 }
 
-/* A log-in's token shows by its signature that it is ours, and so does a pod's. */
 static int verify_bearer(struct request *request)
 {
     struct str token = gate_bearer(request);
     return token.at ? gate_verify_token(request, token) : -ENOKEY;
 }
 
-/* A log-in's token shows by its signature that it is ours. */
+/* A log-in's token shows by its signature that it is ours, and so does a pod's. */
 static bool bearer_is_known(struct request *request)
 {
     struct str token = gate_bearer(request);

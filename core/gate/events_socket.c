@@ -1,13 +1,14 @@
 /*
  * Events over a WebSocket.
  *
- *              {"type":"auth"}                 all that was missed is sent
- *   UNKNOWN ──▶ CHECKING ──▶ CATCHING_UP ─────────────────────────────────▶ LIVE
- *     └ 4401 after AUTH_MS        ▲ by header or ticket: begins here          │
- *                                 └──────────── {"type":"resume"} ────────────┘
+ *              {"type":"auth"}              a first word, or GREET_MS           all that was missed is sent
+ *   UNKNOWN ──▶ CHECKING ──▶ GREETED ──────────────────────────▶ CATCHING_UP ─────────────────────────────▶ LIVE
+ *     └ 4401 after AUTH_MS      ▲ by header or ticket: begins here      ▲                                     │
+ *                               └ and is over when it says where it was └──────── {"type":"resume"} ──────────┘
  *
  * While it is LIVE it has no fiber: the fanout of its account's audience gives it every event. What it says is answered in the
- * turn in which it comes; only auth and resume need a fiber, one at a time.
+ * turn in which it comes; only auth and resume need a fiber, one at a time. One that resumes by a message says so first: until its
+ * first word, or for GREET_MS, it is given nothing newer.
  *
  *   {"type":"auth","token"[,"last_event_id","events"]}      {"type":"authenticated",…}
  *   {"type":"subscribe","events":["job.*"]}                 {"type":"subscribed","events":[all that it gets now],…}; the first one
@@ -32,6 +33,8 @@
 
 enum {
     AUTH_MS = 10000,
+    GREET_MS = 500,
+    HELD_MAX = 65536, /* bytes of messages that wait for it to be live */
     MESSAGE_MAX = 16384,
     ROOM_BYTES = 128 * 1024, /* that wait for a client which catches up, before more is read for it */
     CLOSE_UNKNOWN = 4401,
@@ -40,7 +43,7 @@ enum {
     CLOSE_AGAIN = 1013,
 };
 
-enum state { UNKNOWN, CHECKING, CATCHING_UP, LIVE };
+enum state { UNKNOWN, CHECKING, GREETED, CATCHING_UP, LIVE };
 
 struct socket {
     struct ws *ws;
@@ -57,6 +60,7 @@ struct socket {
     struct watched watched;
     struct wait wait;  /* for a first message, or for room */
     struct buf token;  /* of the first message */
+    struct buf held;   /* what it said while it was greeted: messages, each ended by a NUL */
     struct buf resume; /* the last id that it has had, by a message; empty: none */
 };
 
@@ -91,9 +95,8 @@ static void answer(struct socket *socket, const char *type)
 {
     struct buf text = {0};
     struct json_out json = json_out_to(&text);
-    bool live = socket->state == LIVE;
-    if (live)
-        fanout_catch_up(&socket->member);
+    bool live = socket->state == LIVE || socket->state == GREETED;
+    fanout_catch_up(&socket->member);
     json_open(&json, '{');
     json_put_text(&json, "type", type);
     put_kinds(&json, socket->kinds);
@@ -150,6 +153,7 @@ static void socket_free(struct socket *socket)
         crypto_wipe(socket->token.at, socket->token.size);
     buf_clear(&socket->token);
     buf_clear(&socket->resume);
+    buf_clear(&socket->held);
     free(socket);
 }
 
@@ -336,6 +340,8 @@ static void on_resume(struct socket *socket, const struct json *message)
         say_error(socket, "resume_in_progress", "What was missed is being sent");
     } else {
         set_resume(socket, last_id);
+        if (socket->state == GREETED)
+            wait_done(&socket->wait, 0);
         if (socket->state != LIVE)
             return; /* it goes on there once it is known */
         fanout_catch_up(&socket->member);
@@ -377,20 +383,50 @@ static void take_message(struct socket *socket, const struct json *message)
     say_error(socket, "unknown_type", "type must be auth, subscribe, unsubscribe, resume or ping");
 }
 
+/* Anything but where it was waits until it is live, so that answers have their place among events. */
+static bool hold(struct socket *socket, const struct json *message, struct str text)
+{
+    bool resumes = str_equal(json_string(json_member(message, "type")), STR("resume"));
+    if (socket->held.size == 0 && (socket->state != GREETED || resumes))
+        return false;
+    wait_done(&socket->wait, 0);
+    buf_add_str(&socket->held, text);
+    buf_add_char(&socket->held, '\0');
+    if (socket->held.size > HELD_MAX)
+        end(socket, CLOSE_TOO_MANY, "too many messages at once");
+    return true;
+}
+
+static void read_message(struct socket *socket, struct str text, bool may_hold)
+{
+    struct arena arena;
+    const char *error = "a message must be text";
+    arena_init(&arena);
+    const struct json *message = text.at ? json_read(&arena, text, &error) : NULL;
+    if (!message)
+        say_error(socket, "invalid_json", error);
+    else if (!may_hold || !hold(socket, message, text))
+        take_message(socket, message);
+    arena_clear(&arena);
+}
+
 static void on_message(struct ws *ws, bool text, struct str payload)
 {
     struct socket *socket = ws_owner(ws);
-    struct arena arena;
-    const char *error = "a message must be text";
-    if (socket->ending)
-        return;
-    arena_init(&arena);
-    const struct json *message = text ? json_read(&arena, payload, &error) : NULL;
-    if (message)
-        take_message(socket, message);
-    else
-        say_error(socket, "invalid_json", error);
-    arena_clear(&arena);
+    if (!socket->ending)
+        read_message(socket, text ? payload : STR_NONE, true);
+}
+
+/* JSON has no NUL. */
+static void read_held(struct socket *socket)
+{
+    struct buf held = socket->held;
+    struct str rest = buf_str(&held);
+    struct str text;
+    socket->held = (struct buf){0};
+    while (rest.size && str_split(&rest, '\0', &text) && !is_over(socket))
+        read_message(socket, text, false);
+    buf_clear(&held);
 }
 
 static void on_flushed(struct ws *ws)
@@ -478,9 +514,17 @@ static void serve(struct request *request, struct socket *socket, struct str las
         crypto_wipe(socket->token.at, socket->token.size);
     buf_clear(&socket->token);
     int64_t seq = feed_place(socket->audience->feed);
+    bool greets = !last_id.at && socket->resume.size == 0;
+    if (greets)
+        socket->state = GREETED;
     if (!known)
         answer(socket, "authenticated");
+    socket->wait = WAIT_INIT;
+    if (greets && wait_for(&socket->wait, "a first word", clock_in_ms(GREET_MS)) == -ECANCELED)
+        return;
     begin(socket, seq, last_id);
+    if (!is_over(socket))
+        read_held(socket);
 }
 
 /* Of one that is known before its handshake is answered: what is committed after that, it gets. False when it has replied. Waits. */

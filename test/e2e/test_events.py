@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import threading
 import time
 
@@ -12,7 +13,7 @@ from accounts import SETTINGS, Account, call, error_of
 from events import NUMBER, PATH, Sse, add, ids, listen, listen_and_say, number_of, since, ws_url
 from fixtures import run_gateway
 from stores import wait_until
-from wakegate import run
+from wakegate import BINARY, environment, run
 from websocket_client import connect
 
 
@@ -346,6 +347,20 @@ def test_a_late_resume_gives_nothing_twice(live, account):
         assert listener.numbers(1) == [6]
 
 
+def test_what_is_said_at_once_is_answered_in_its_place(live, account):
+    """All in one go, before the server has said a word."""
+    add(live, account, 1, 3)
+    history = wait_until(lambda: len(known := ids(live, account)) == 3 and known, 10, "the events are numbered")
+    with listen(live) as listener:
+        listener.say(type="auth", token=account.key)
+        listener.say(type="subscribe", events=["job.*"])
+        listener.say(type="resume", last_event_id=history[0])
+        listener.say(type="ping")
+        kinds = [listener.next()["type"] for _ in range(6)]
+        assert sorted(kinds) == sorted(["authenticated", "subscribed", NUMBER, NUMBER, "resumed", "pong"])
+        assert kinds.index(NUMBER) < kinds.index("resumed")
+
+
 def test_where_one_stands_is_told_before_the_first_event(live, account):
     """So that nothing is missed by who is cut before he had any."""
     with listen(live, account.key) as listener, Sse(live, account.key) as sse:
@@ -369,3 +384,53 @@ def test_past_the_history_there_is_a_gap(live, account):
         with listen(live, account.key, last_event_id=nonsense) as listener:
             assert listener.next()["reason"] == "unknown"
             assert listener.silent() == []
+
+
+# ---- in a terminal ----
+
+@pytest.fixture
+def tail(tmp_path):
+    """tail(url, key, *words): `wakegate tail`; its lines come from `stdout`."""
+    running = []
+
+    def start(url, key, *words):
+        credentials = tmp_path / "credentials.env"
+        credentials.write_text(f"WAKEGATE_URL={url}\nFABSTIR_API_KEY={key}\n")
+        running.append(subprocess.Popen([BINARY, "tail", "--credentials", str(credentials), *words], env=environment(),
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_tail_prints_goes_on_after_a_break_and_ends(start_gateway, tail):
+    gateway = start_gateway({**SETTINGS, "DRAIN_SECONDS": "5"}, works=0)
+    account = Account(gateway)
+    add(gateway, account, 1, 2)
+    history = wait_until(lambda: len(known := ids(gateway, account)) == 2 and known, 10, "the events are numbered")
+    gateway.settings["PORT"] = gateway.url.rpartition(":")[2]
+    gateway.write_settings()
+    all_of, some = (tail(gateway.url, account.key, "--last-event-id", history[0], *words)
+                    for words in (("--json",), ("--events", "job.completed,instance.*")))
+    assert json.loads(all_of.stdout.readline())["data"]["number"] == 2
+    assert gateway.serves[0].stop() == 0
+    add(gateway, account, 3, 3)
+    add(gateway, account, 4, 4, "job.completed")
+    gateway.serves[0].start().wait_ready()
+    assert [json.loads(all_of.stdout.readline())["data"]["number"] for _ in range(2)] == [3, 4]
+    moment, name, data = some.stdout.readline().split(maxsplit=2)
+    assert (name, json.loads(data)) == ("job.completed", {"number": 4}) and moment.endswith("Z")
+    for process in (all_of, some):
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_tail_says_why_it_is_refused(live, tail):
+    for key, words, why in (("fsk-nonsense", (), "401"), (Account(live).key, ("--events", "nonsense"), "400")):
+        process = tail(live.url, key, *words)
+        assert process.wait(20) == 1
+        assert why in process.stderr.read()
+    assert run("tail", "--credentials", "/nonexistent/file").returncode == 2
