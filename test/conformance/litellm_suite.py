@@ -5,6 +5,7 @@ pinned: both have the whole machine, LiteLLM a worker process for each core. Lit
 the gateway does: its ledger has to add up afterwards. Where others use the cores as well, the ratio by CPU time, of all processes
 of each, is the one to trust: the goal is asked of both.
 """
+import contextlib
 import json
 import os
 import shutil
@@ -89,7 +90,11 @@ class Tree:
         self.pid = pid
 
     def cpu_seconds(self):
-        return sum(cpu_seconds(pid) for pid in [self.pid, *descendants(self.pid)])
+        used = 0.0
+        for pid in [self.pid, *descendants(self.pid)]:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that has ended meanwhile
+                used += cpu_seconds(pid)
+        return used
 
 
 class LiteLlm(Peer):
