@@ -7,7 +7,7 @@ from load import HERE, Broken, Figures
 from machine import stop
 
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2"]
-LIBRARIES = {"handshakes": ["-lssl", "-lcrypto", "-lpthread"], "subscribers": []}
+LIBRARIES = {"handshakes": ["-lssl", "-lcrypto", "-lpthread"], "storm": [], "subscribers": []}
 THREADS = 16
 
 
@@ -41,7 +41,8 @@ class Subscribers:
     """A run of subscribers.c: `count` WebSockets that stay open, until it is closed."""
 
     def __init__(self, program, server, count, core):
-        self.process = subprocess.Popen(["taskset", "-c", str(core), program, str(server.port), server.path, str(count)],
+        self.process = subprocess.Popen(["taskset", "-c", str(core), program, str(server.port), server.path, str(count),
+                                         *server.publishing],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                         start_new_session=True)
         try:

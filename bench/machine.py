@@ -253,6 +253,8 @@ class Gateway:
 class Serve:
     """One more `wakegate serve` on a gateway's stores, with settings of its own."""
 
+    publishing = ()  # how subscribers.c publishes, if not as to a broadcast
+
     def __init__(self, gateway, folder, settings, core=None):
         os.mkdir(folder)
         port_file = os.path.join(folder, "port")

@@ -165,6 +165,7 @@ class NodeBroadcast(Peer):
     """broadcast.js: node's `ws`, as Debian packages it."""
 
     path = "/"
+    publishing = ()
 
     def __init__(self, folder, core):
         peer_folder(folder)

@@ -19,6 +19,7 @@ from http.client import HTTPException
 
 import fetching
 import front
+import streams
 import webhooks
 from load import Broken, Client, run_wrk
 from machine import Gateway, cores, cpu_seconds, facts, memory_kib
@@ -41,6 +42,7 @@ class Plan:
         self.durable_jobs = 5000 if quick else 40000
         self.idle_s = 2 if quick else 5
         self.sockets = 2000 if quick else 10000
+        self.storm = 1000 if quick else 5000
         self.deliveries = 5000 if quick else 60000
         self.tests = 50 if quick else 500
 
@@ -181,7 +183,7 @@ def measure_idle(plan, gateway):
 
 WHOLE_PARTS = {"create": measure_create, "wakes": measure_wakes, "jobs": measure_jobs, "chat": measure_chat}
 FRONT_PARTS = {"tls": front.measure_tls, "proxy": front.measure_proxy, "websocket": front.measure_websocket,
-               "slow": front.measure_slow, "fetch": fetching.measure_fetch}
+               "slow": front.measure_slow, "streams": streams.measure_streams, "fetch": fetching.measure_fetch}
 PARTS = ["idle", "reactor", *WHOLE_PARTS, *FRONT_PARTS, "webhooks"]
 
 

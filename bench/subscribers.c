@@ -1,7 +1,7 @@
 /*
  * Holds many WebSockets open to a server that broadcasts, and publishes to them.
  *
- *     subscribers PORT PATH COUNT
+ *     subscribers PORT PATH COUNT [HEADER PUBLISH_PATH BODY]
  *
  * Opens COUNT of them with GET PATH and says "open COUNT". Then, for each line "SECONDS SIZE" on its standard input, it
  * publishes messages of SIZE bytes by POST PATH for so long, two on their way at a time, waits until every subscriber has
@@ -9,7 +9,8 @@
  *
  *     figures MESSAGES DELIVERIES DURATION_US P50_US P99_US
  *
- * with the times from a POST to the last subscriber's last byte. It ends with its input. What comes in is counted, not
+ * with the times from a POST to the last subscriber's last byte. With the three more words every request has that header line,
+ * and what is published is a POST of BODY, as JSON, to PUBLISH_PATH; SIZE is what it makes the server send. It ends with its input. What comes in is counted, not
  * looked at: frames of one size in order, nothing else; so the server must not ping meanwhile. A connection that closes, or a
  * stall, ends it with status 1.
  */
@@ -32,6 +33,9 @@ enum { EVENTS = 512, IN_FLIGHT = 2, MESSAGES_MAX = 1 << 20, STALL_MS = 30000, SI
 
 static struct sockaddr_in server;
 static const char *path;
+static const char *header = "X-Bench: 1";
+static const char *publish_path;
+static const char *publish_body; /* NULL: letters */
 static size_t count;
 static int epoll;
 static int publisher;
@@ -84,10 +88,11 @@ static void subscribe(void)
 {
     int descriptor = connect_server();
     char text[4096];
-    int size = snprintf(text, sizeof text,
-                        "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                        path);
+    int size =
+        snprintf(text, sizeof text,
+                 "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                 "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n\r\n",
+                 path, header);
     send_all(descriptor, text, (size_t)size);
     size_t have = 0;
     for (;;) {
@@ -129,9 +134,9 @@ static void publish(const char *body, size_t size)
 {
     static char request[SIZE_MAX_BYTES + 512];
     int head = snprintf(request, sizeof request,
-                        "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+                        "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\n%s\r\n"
                         "Content-Length: %zu\r\n\r\n",
-                        path, size);
+                        publish_path, publish_body ? "application/json" : "text/plain", header, size);
     memcpy(request + head, body, size);
     send_all(publisher, request, (size_t)head + size);
 }
@@ -168,7 +173,7 @@ static void measure(uint64_t duration_us, size_t size)
             break;
         for (; !over && sent < done + IN_FLIGHT && sent < MESSAGES_MAX; sent++) {
             times_us[sent] = at_us;
-            publish(body, size);
+            publish(publish_body ? publish_body : body, publish_body ? strlen(publish_body) : size);
         }
         turn();
     }
@@ -185,8 +190,8 @@ static void measure(uint64_t duration_us, size_t size)
 
 int main(int argc, char **argv)
 {
-    if (argc != 4) {
-        fprintf(stderr, "usage: subscribers PORT PATH COUNT\n");
+    if (argc != 4 && argc != 7) {
+        fprintf(stderr, "usage: subscribers PORT PATH COUNT [HEADER PUBLISH_PATH BODY]\n");
         return 2;
     }
     struct rlimit files;
@@ -200,6 +205,12 @@ int main(int argc, char **argv)
     };
     path = argv[2];
     count = strtoul(argv[3], NULL, 10);
+    publish_path = path;
+    if (argc == 7) {
+        header = argv[4];
+        publish_path = argv[5];
+        publish_body = argv[6];
+    }
     epoll = epoll_create1(0);
     for (size_t i = 0; i < count; i++)
         subscribe();

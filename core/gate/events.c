@@ -16,15 +16,15 @@ enum { PAGE = 200 };
 int events_place(struct audience *audience, struct str last_id, int64_t *seq, const char **gap)
 {
     *gap = NULL;
-    *seq = last_id.at ? feed_find(audience->feed, last_id) : feed_place(audience->feed);
-    if (*seq >= 0)
+    if (!last_id.at)
         return 0;
-    int result = event_place(audience->account_id, last_id, seq);
-    if (result != -ESTALE && result != -ENOENT)
+    int64_t found = feed_find(audience->feed, last_id);
+    int result = found >= 0 ? 0 : event_place(audience->account_id, last_id, &found);
+    if (result == 0 || result == -ESTALE)
+        *seq = found;
+    if (result == 0 || (result != -ESTALE && result != -ENOENT))
         return result;
     *gap = result == -ESTALE ? "expired" : "unknown";
-    if (result == -ENOENT)
-        *seq = feed_place(audience->feed);
     return 0;
 }
 
@@ -213,6 +213,7 @@ void events_open_loop(struct loop *loop)
     feed_open_loop(loop);
     audience_open_loop(loop);
     watch_open_loop(loop);
+    listener_open_loop(loop);
 }
 
 void events_end_streams(struct loop *loop)
@@ -222,6 +223,7 @@ void events_end_streams(struct loop *loop)
 
 void events_close_loop(struct loop *loop)
 {
+    listener_close_loop(loop);
     watch_close_loop(loop);
     audience_close_loop(loop);
     feed_close_loop(loop);

@@ -11,7 +11,7 @@
  * has had, all after that. It ends when the key or log-in that opened it does.
  *
  *     to a WebSocket      {"id","type","timestamp","data"}; {"type":"gap",…}; answers to what it says; {"type":"error","code","message"}
- *     from it             auth, subscribe, unsubscribe, resume, ping: events_socket.c
+ *     from it             auth, subscribe, unsubscribe, resume, ping: listener_words.c
  *     closed with         4401 not (or no longer) known, 4403 not allowed, 4429 too many, 1013 a store is away, and core/net/ws.h's
  */
 

@@ -15,8 +15,8 @@ struct events_wish {
     struct str last_id; /* absent: from now on */
 };
 
-/* Where it begins, by what it has had last: *seq is that one's number. *gap: NULL, or why not all can be had ("expired",
- * "unknown"). Waits. */
+/* Where it begins, by what it has had last: *seq is that one's number, and stays as it is when there is none or nobody knows it. *gap:
+ * NULL, or why not all can be had ("expired", "unknown"). Waits. */
 int events_place(struct audience *audience, struct str last_id, int64_t *seq, const char **gap) MUST_USE;
 /* Sends what comes after *seq, up to the feed's place or up to `last`, and moves *seq along. `send` may wait; its errors end
  * it. Waits. */
@@ -31,5 +31,9 @@ void events_put_error(struct buf *out, const char *code, const char *message);
 void events_serve_socket(struct request *request, const struct events_wish *wish);
 void events_serve_sse(struct request *request, const struct events_wish *wish);
 void events_end_sse(struct loop *loop);
+
+/* The loop's part of sockets. Closing waits, on a fiber. */
+void listener_open_loop(struct loop *loop);
+void listener_close_loop(struct loop *loop);
 
 #endif

@@ -79,6 +79,7 @@ static void serve(struct request *request, struct sse_stream *stream, const stru
     int64_t seq;
     const char *gap;
     int result = feed_wait(stream->audience->feed, clock_in_ms(EVENTS_WAIT_MS));
+    seq = feed_place(stream->audience->feed);
     if (result == 0)
         result = events_place(stream->audience, wish->last_id, &seq, &gap);
     if (result) {

@@ -37,6 +37,7 @@ enum loop_slot {
     LOOP_FEED,
     LOOP_AUDIENCE,
     LOOP_WATCH,
+    LOOP_GREETER,
     LOOP_SLOTS
 };
 
