@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 enum {
-    GREET_MS = 500,
+    GREET_MS = 250,
     ROOM_BYTES = 128 * 1024, /* that wait for a client which catches up, before more is read for it */
 };
 

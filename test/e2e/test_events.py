@@ -434,3 +434,25 @@ def test_tail_says_why_it_is_refused(live, tail):
         assert process.wait(20) == 1
         assert why in process.stderr.read()
     assert run("tail", "--credentials", "/nonexistent/file").returncode == 2
+
+
+SEED = """
+    const WebSocket = require('ws');
+    const ws = new WebSocket(process.argv[1]);          // the seed's snippet, and who it is
+    ws.on('open', () => ws.send(JSON.stringify({type: 'auth', token: process.argv[2]})));
+    ws.on('message', (data) => {
+      const event = JSON.parse(data);
+      console.log('Event:', event.type, JSON.stringify(event.data));
+      if (event.data) ws.close();
+    });
+    ws.on('close', (code) => console.log(code));
+"""
+
+
+def test_the_seeds_snippet_hears_events(live, account):
+    process = subprocess.Popen(["node", "-e", SEED, ws_url(live), account.key], stdout=subprocess.PIPE, text=True,
+                               env={"PATH": "/usr/bin:/bin", "NODE_PATH": "/usr/share/nodejs"})
+    assert process.stdout.readline() == "Event: authenticated undefined\n"
+    add(live, account, 1, 1)
+    assert process.stdout.read().split("\n")[:2] == ['Event: job.failed {"number":1}', "1005"]
+    assert process.wait(10) == 0

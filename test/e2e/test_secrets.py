@@ -57,6 +57,8 @@ def accounts_and_keys(secrets):
                            headers={"Authorization": f"Bearer {key}", "Idempotency-Key": "key-once"})
     secrets.keep("signing key", signing["key"])
     webhooks(secrets, key)
+    ticket = secrets.post("/v1/stream/ticket", {}, headers={"Authorization": f"Bearer {key}", "Idempotency-Key": "ticket-once"})
+    secrets.keep("ticket", ticket["ticket"])
     secrets.keep("signing secret", signing["signing_secret"])
 
 
