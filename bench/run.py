@@ -17,6 +17,7 @@ import tempfile
 import time
 from http.client import HTTPException
 
+import ai
 import fetching
 import front
 import streams
@@ -184,14 +185,16 @@ def measure_idle(plan, gateway):
 WHOLE_PARTS = {"create": measure_create, "wakes": measure_wakes, "jobs": measure_jobs, "chat": measure_chat}
 FRONT_PARTS = {"tls": front.measure_tls, "proxy": front.measure_proxy, "websocket": front.measure_websocket,
                "slow": front.measure_slow, "streams": streams.measure_streams, "fetch": fetching.measure_fetch}
-PARTS = ["idle", "reactor", *WHOLE_PARTS, *FRONT_PARTS, "webhooks"]
+PARTS = ["idle", "reactor", *WHOLE_PARTS, *FRONT_PARTS, "webhooks", "ai"]
 
 
 def measure(plan, program, folder, parts):
     print(facts(), flush=True)
     if "webhooks" in parts:
         webhooks.measure_webhooks(plan, program, os.path.join(folder, "webhooks"))
-    if parts == ["webhooks"]:
+    if "ai" in parts:
+        ai.measure_ai(plan, program, os.path.join(folder, "ai"))
+    if set(parts) <= {"webhooks", "ai"}:
         return
     gateway = nginx = None
     try:
