@@ -34,8 +34,8 @@ struct connection {
     bool busy;
     uint64_t sent_us;
     uint64_t first_us;
-    size_t size; /* of the answer so far */
-    size_t head; /* of its header; 0: not all there */
+    size_t size;  /* of the answer so far */
+    size_t head;  /* of its header; 0: not all there */
     size_t whole; /* of all of it; 0: chunked */
     char *answer;
     struct connection *next; /* that is idle */
@@ -160,7 +160,8 @@ static void wait_for_answers(uint64_t until_us)
     struct epoll_event events[EVENTS];
     uint64_t now = now_us();
     uint64_t left_us = until_us > now ? until_us - now : 0;
-    struct timespec timeout = {.tv_sec = (time_t)(left_us / 1000000), .tv_nsec = (long)(left_us % 1000000) * 1000};
+    struct timespec timeout = {.tv_sec = (time_t)(left_us / 1000000),
+                               .tv_nsec = (long)(left_us % 1000000) * 1000};
     int count = epoll_pwait2(epoll, events, EVENTS, &timeout, NULL);
     for (int i = 0; i < count; i++)
         take(events[i].data.ptr);
@@ -201,8 +202,9 @@ static void run(uint64_t seconds, uint64_t rate)
         fail("no call was answered", NULL);
     qsort(whole_us, samples, sizeof *whole_us, compare);
     qsort(first_us, samples, sizeof *first_us, compare);
-    printf("figures %zu %llu %u %u %u %u %llu\n", samples, (unsigned long long)duration, whole_us[samples / 2],
-           whole_us[samples * 99 / 100], first_us[samples / 2], first_us[samples * 99 / 100],
+    printf("figures %zu %llu %u %u %u %u %llu\n", samples, (unsigned long long)duration,
+           whole_us[samples / 2], whole_us[samples * 99 / 100], first_us[samples / 2],
+           first_us[samples * 99 / 100],
            (unsigned long long)((uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 +
                                 (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec)));
 }

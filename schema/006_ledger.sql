@@ -141,9 +141,10 @@ BEGIN
     WITH asked AS MATERIALIZED (
         SELECT DISTINCT ON (ref) account_id, generation, amount::numeric(38, 18) AS amount, ref
         FROM unnest($1, $2, $3, $4) AS given (account_id, generation, amount, ref)
+        -- OFFSET 0: each is looked up in the index, whatever is known of how many rows there are.
         WHERE amount::numeric(38, 18) > 0 AND NOT EXISTS (
             SELECT FROM ledger_transfer AS known
-            WHERE known.kind IN ('charge', 'overdue', 'loss') AND known.ref = given.ref)
+            WHERE known.kind IN ('charge', 'overdue', 'loss') AND known.ref = given.ref OFFSET 0)
         ORDER BY ref
     ), leased AS MATERIALIZED (
         SELECT asked.*, least(amount, greatest(coalesce(room, 0) - (sum(amount) OVER (

@@ -82,10 +82,14 @@ local function learn(name, what, latency_ms, retry_ms)
     local busy, cap, most = tonumber(v[1] or 0), tonumber(v[2] or FIRST_CAP), tonumber(v[3] or 1)
     local half, gap, last = v[4] == '1', tonumber(v[5] or 0), tonumber(v[6] or now)
     local fails, opened, shrunk = tonumber(v[7] or 0), tonumber(v[8] or 0), tonumber(v[9] or 0)
-    local words = {'HSET', key, 'last', whole(now), 'gap', string.format('%.3f', gap + (math.min(now - last, 60000) - gap) / 16)}
+    local words = {'HSET', key, 'last', whole(now)}
     local function set(field, value)
         words[#words + 1] = field
         words[#words + 1] = value
+    end
+    -- How long a place takes to get free, while somebody waits for one: at other times it says how seldom calls come.
+    if tonumber(v[12] or 0) > 0 then
+        set('gap', string.format('%.3f', gap + (math.min(now - last, 60000) - gap) / 16))
     end
     -- The cap shrinks once a second at most: calls that were sent together fail together.
     local function shrink(factor)
@@ -231,7 +235,9 @@ local function wait_in_line(call, provider, first, more)
         redis.call('RPUSH', 'ai:turns:' .. provider.name, call.a)
     end
     redis.call('HSET', call.key, 's', 'wait', 'p', provider.name, unpack(more or {}))
-    redis.call('HINCRBY', PROVIDER .. provider.name, 'queued', 1)
+    if redis.call('HINCRBY', PROVIDER .. provider.name, 'queued', 1) == 1 then
+        redis.call('HSET', PROVIDER .. provider.name, 'last', whole(now))
+    end
     redis.call('HINCRBY', PROVIDER .. provider.name, 'bytes', call.u)
     redis.call('ZADD', 'ai:waiting', call.l, call.id)
     redis.call('SADD', 'ai:lines', provider.name)

@@ -22,6 +22,7 @@
 enum {
     BATCH_MOST = 256,
     BATCH_BYTES = 4 << 20,
+    GATHER_MS = 20,
     PAUSE_LEAST_MS = 20,
     PAUSE_MOST_MS = 1000,
     FULL = 20000,          /* ends in hand at which no more calls are taken, */
@@ -247,6 +248,15 @@ static struct ended *take_later(uint64_t *due_ns)
     return NULL;
 }
 
+/* Nobody waits for a commit: the more it has, the less each end costs. */
+static void let_gather(void)
+{
+    if (settle.closing)
+        return;
+    int result = fiber_sleep_ms(GATHER_MS);
+    CHECK(result == 0);
+}
+
 /* Waits until there is something to do. False: there is nothing any more. */
 static bool settle_some(struct batch *batch)
 {
@@ -257,8 +267,11 @@ static bool settle_some(struct batch *batch)
     gather(batch);
     if (batch->count > 0)
         settle_batch(batch);
-    if (ended || batch->count > 0)
+    if (ended || batch->count > 0) {
+        if (batch->count < BATCH_MOST)
+            let_gather();
         return true;
+    }
     if (settle.closing)
         return false;
     struct wait wait = WAIT_INIT;
@@ -266,6 +279,7 @@ static bool settle_some(struct batch *batch)
     int result = wait_for(&wait, "AI calls to end", due_ns);
     settle.waiter = NULL;
     CHECK(result == 0 || result == -ETIMEDOUT);
+    let_gather();
     return true;
 }
 

@@ -550,6 +550,37 @@ static void who_waits_too_long_is_told(void **state)
     run(check_late);
 }
 
+/* How seldom calls came before says nothing of how long one waits in line: after an idle hour a line is as good as ever. */
+static void check_burst_after_idling(void)
+{
+    struct client clients[8];
+    prepare(&clients[0], 1, "p1", 1);
+    assert_int_equal(submit(&clients[0]), AI_ACCEPTED);
+    redis_text("HSET ai:provider:p1 last 1000");
+    assert_int_equal(finish(next_task(0), 0, "x"), 0);
+    hear_end(&clients[0], "x");
+    redis_text("HSET ai:provider:p1 last 1000");
+    for (int i = 1; i < 8; i++) {
+        prepare(&clients[i], 1, "p1", 1);
+        clients[i].order.wait_ms = 10000;
+        assert_int_equal(submit(&clients[i]), AI_ACCEPTED);
+    }
+    for (int i = 1; i < 8; i++) {
+        assert_int_equal(finish(next_task((size_t)i), 0, "x"), 0);
+        hear_end(&clients[i], "x");
+    }
+    prepare(&clients[0], 1, "p1", 1);
+    assert_int_equal(submit(&clients[0]), AI_ACCEPTED);
+    assert_int_equal(finish(next_task(8), 0, "x"), 0);
+    hear_end(&clients[0], "x");
+}
+
+static void a_burst_after_an_idle_time_is_not_refused(void **state)
+{
+    (void)state;
+    run(check_burst_after_idling);
+}
+
 /* A stream whose worker could not say how it ended: its place and its money come back, and its client hears of it. */
 static void check_end_untold(void)
 {
@@ -727,6 +758,7 @@ int main(void)
         cmocka_unit_test(a_push_that_is_lost_is_found_out),
         cmocka_unit_test(an_emptied_redis_loses_no_answer),
         cmocka_unit_test(who_waits_too_long_is_told),
+        cmocka_unit_test(a_burst_after_an_idle_time_is_not_refused),
         cmocka_unit_test(an_end_that_was_not_told_frees_the_place),
         cmocka_unit_test(calls_that_vanish_are_not_counted),
         cmocka_unit_test(a_call_placed_again_has_time_again),
