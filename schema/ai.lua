@@ -65,7 +65,10 @@ local function has_place(provider)
     return provider.busy < math.min(math.floor(provider.cap), provider.most)
 end
 
+local broke = false -- this step has opened a provider's breaker
+
 local function open_breaker(set, opened)
+    broke = true
     local pause = math.min(OPEN_MOST_MS, OPEN_MS * 2 ^ opened)
     set('open', whole(now + pause))
     set('half', '1')
@@ -464,7 +467,7 @@ function steps.begin()
 end
 
 -- finish id try cost what latency_ms retry_ms record kind rest payload: the worker's last word of a call.
--- -> ok | gone (Redis does not know it) | lost (it is another's by now)
+-- -> ok | broke (the same, and its provider is left alone for a while) | gone (Redis does not know it) | lost (it is another's by now)
 function steps.finish()
     local key = CALL .. ARGV[2]
     local v = redis.call('HMGET', key, 'a', 'n', 'g', 'y', 'c', 'p', 's', 'w', 't')
@@ -484,11 +487,11 @@ function steps.finish()
     if waiting > 0 then
         serve(call.p)
     end
-    return 'ok'
+    return broke and 'broke' or 'ok'
 end
 
 -- again id try what latency_ms retry_ms same: nothing was delivered, and it may be tried elsewhere (or, with same 1, here).
--- -> ok | gone | lost | none (there is no other provider for it: it is the caller's still, and learned nothing from)
+-- -> ok | broke | gone | lost | none (there is no other provider for it: it is the caller's still, and learned nothing from)
 function steps.again()
     local call = call_of(ARGV[2])
     if not call then
@@ -519,7 +522,7 @@ function steps.again()
         wait_in_line(call, provider_of(names[from]), true)
     end
     serve(name)
-    return 'ok'
+    return broke and 'broke' or 'ok'
 end
 
 -- cancel id account how: 'left' (its client is gone, or wants no more) or 'late' (only if it still waits).
@@ -594,7 +597,7 @@ function steps.lost()
 end
 
 -- beat worker room life_ms: the worker lives. Then what nobody else sees to. -> calls it holds, calls taken over, calls whose
--- end lies there for long
+-- end lies there for long, calls that wait for a place
 function steps.beat()
     local worker = ARGV[2]
     redis.call('SET', 'ai:worker:' .. worker, ARGV[3], 'PX', ARGV[4])
@@ -618,7 +621,8 @@ function steps.beat()
     for _, name in ipairs(redis.call('SMEMBERS', 'ai:lines')) do
         serve(name)
     end
-    return {held, taken, redis.call('ZRANGEBYSCORE', 'ai:ended', '-inf', now - 5000, 'LIMIT', 0, AT_ONCE)}
+    return {held, taken, redis.call('ZRANGEBYSCORE', 'ai:ended', '-inf', now - 5000, 'LIMIT', 0, AT_ONCE),
+        redis.call('ZCARD', 'ai:waiting')}
 end
 
 -- leave worker: it takes nothing more, and what it still holds is others' now.

@@ -70,6 +70,7 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
     X(M_AI_FIRST_SECONDS,   HISTOGRAM, "wakegate_ai_first_seconds",            NULL,      "Time from the start of a streamed AI call to its first piece") \
     X(M_AI_TOKENS,          COUNTER,   "wakegate_ai_tokens_total",             NULL,      "Tokens of answers that were delivered") \
     X(M_AI_SETTLED,         COUNTER,   "wakegate_ai_settled_total",            NULL,      "Ends of AI calls that were committed") \
+    X(M_AI_WAITING,         GAUGE,     "wakegate_ai_waiting",                  NULL,      "AI calls that wait for a place at their providers, of all servers: each worker says the same") \
     X(M_AI_UNSETTLED,       GAUGE,     "wakegate_ai_unsettled",                NULL,      "Ends of AI calls that wait for their commit") \
     X(M_LEASE_SECONDS,      HISTOGRAM, "wakegate_lease_refill_seconds",        NULL,      "Time in which a slice of a balance was lent to Redis, or refused") \
     X(M_LEASE_GRANTS,       COUNTER,   "wakegate_lease_grants_total",          NULL,      "Slices of balances that were lent to Redis") \

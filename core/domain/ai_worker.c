@@ -9,6 +9,7 @@
 #include "core/base/clock.h"
 #include "core/base/id.h"
 #include "core/base/log.h"
+#include "core/base/metrics.h"
 #include "core/domain/ai_internal.h"
 #include "core/run/sync.h"
 #include "core/store/redis.h"
@@ -223,8 +224,9 @@ static void look_for_lost(struct arena *arena)
 
 static void take_beat(struct arena *arena, const struct redis_value *reply)
 {
-    if (reply->type != REDIS_ARRAY || reply->count != 3)
+    if (reply->type != REDIS_ARRAY || reply->count != 4)
         return;
+    metric_add(M_AI_WAITING, reply->items[3].integer - metric_read(M_AI_WAITING, 0));
     if (reply->items[0].integer != (int64_t)worker.tasks.count)
         look_for_lost(arena);
     else
@@ -467,6 +469,16 @@ static struct str number_word(struct arena *arena, int64_t number)
     return str_from(arena_printf(arena, "%lld", (long long)number));
 }
 
+/* Whether the step was carried out. */
+static bool was_taken(const struct ai_task *task, struct str answer)
+{
+    bool broke = str_equal(answer, STR("broke"));
+    if (broke)
+        LOG(WARN, "a provider keeps failing and is left alone for a while",
+            LOG_STR("provider", task->provider));
+    return broke || str_equal(answer, STR("ok"));
+}
+
 int ai_task_finish(struct ai_task *task, const struct ai_end *end, const struct ai_learned *learned,
                    int status, struct str payload)
 {
@@ -491,7 +503,7 @@ int ai_task_finish(struct ai_task *task, const struct ai_end *end, const struct 
                                 payload};
     int result = insist(&reply, &arena, words, ARRAY_SIZE(words));
     bool lost = result == 0 && str_equal(reply.text, STR("lost"));
-    bool gone = result != 0 || str_equal(reply.text, STR("gone"));
+    bool gone = result != 0 || (!lost && !was_taken(task, reply.text));
     /* Redis has forgotten it, or is away for long: what was done counts all the same, and the row's id that it counts once. */
     if (gone && task->channel.at) {
         struct buf message = {0};
@@ -524,7 +536,7 @@ int ai_task_again(struct ai_task *task, const struct ai_learned *learned, bool s
     int result = insist(&reply, &arena, words, ARRAY_SIZE(words));
     if (result == 0 && str_equal(reply.text, STR("lost")))
         result = -ESTALE;
-    else if (result || !str_equal(reply.text, STR("ok")))
+    else if (result || !was_taken(task, reply.text))
         result = -ENOENT;
     arena_clear(&arena);
     return result;

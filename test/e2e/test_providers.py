@@ -333,6 +333,8 @@ def test_a_provider_that_keeps_failing_is_left_alone_and_tried_again(gateway, up
     before = len(upstream.of("paced"))
     statuses = [ask(account, model).status_code for _ in range(12)]
     assert statuses == [502] * 5 + [503] * 7 and len(upstream.of("paced")) == before + 5
+    told = gateway.works[0].log_lines("a provider keeps failing and is left alone for a while")
+    assert [line["provider"] for line in told if line["provider"].startswith("flaky")] == ["flaky-0"]
     began = time.monotonic()
     wait_until(lambda: ask(account, model).status_code == 200, 15, "it works again", 0.1)
     # One more failure was found out by one call, for which the next pause was longer.

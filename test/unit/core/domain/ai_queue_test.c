@@ -9,6 +9,7 @@
 #include "core/base/config.h"
 #include "core/base/crypto.h"
 #include "core/base/log.h"
+#include "core/base/metrics.h"
 #include "core/run/sync.h"
 #include "core/store/redis.h"
 #include "test/unit/support/services.h"
@@ -565,6 +566,7 @@ static void check_burst_after_idling(void)
         clients[i].order.wait_ms = 10000;
         assert_int_equal(submit(&clients[i]), AI_ACCEPTED);
     }
+    UNTIL(metric_read(M_AI_WAITING, 0) == 6); /* with the next beat */
     for (int i = 1; i < 8; i++) {
         assert_int_equal(finish(next_task((size_t)i), 0, "x"), 0);
         hear_end(&clients[i], "x");
