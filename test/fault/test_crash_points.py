@@ -19,7 +19,7 @@ MAY_ASK_AGAIN = {"deliver-sent"}
 
 
 # On a message's way; other paths have tests of their own.
-OF_MESSAGES = ("job-", "scale-", "pod-", "deliver-")
+OF_MESSAGES = ("job-", "scale-", "pod-", "deliver-", "event-")
 
 
 def crash_points():
