@@ -255,7 +255,7 @@ def redis_contents(gateway):
 def test_every_key_in_redis_is_documented(gateway):
     client = gateway.client()
     client.chat(client.awake(), "hello")
-    shapes = [r"jobs:\w+:\d+", r"jobs:probe", r"limit:[a-z-]+:[0-9a-f]+:(\d+|bucket)", r"instance:[a-z0-9]+", r"visits:[a-z0-9]+",
+    shapes = [r"jobs:\w+:\d+", r"jobs:probe", r"limit:[a-z-]+:[0-9a-z]+:(\d+|bucket)", r"instance:[a-z0-9]+", r"visits:[a-z0-9]+",
               r"ai:(workers|waiting|ended|lines)", r"ai:(worker|held):[a-z0-9.-]+", r"ai:call:job_\w{22}",
               r"ai:(provider|turns):[a-z0-9_-]+", r"ai:line:[a-z0-9_-]+:\d+", r"ai:cache:\d+:[0-9a-f]{64}", r"lease:(epoch|\d+)",
               r"spend:\d+:\d{8}"]
