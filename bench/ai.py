@@ -86,15 +86,20 @@ def prepare(gateway, upstream):
     return key
 
 
-def parts_of(gateway):
-    """Programs of the gateway, its stores among them: name -> pids."""
-    names = {"serve": [gateway.serve], "work": [gateway.work]}
+def cpu_of_parts(gateway):
+    """CPU seconds of the gateway's programs, its stores among them: part -> pid -> seconds. Processes of PostgreSQL come and go."""
+    parts = {}
     for pid in descendants(gateway.process.pid):
-        with open(f"/proc/{pid}/comm") as file:
-            name = file.read().strip()
-        if name.startswith(("postgres", "redis")):
-            names.setdefault(name.split("-")[0], []).append(pid)
-    return names
+        try:
+            with open(f"/proc/{pid}/comm") as file:
+                name = file.read().strip()
+            seconds = cpu_seconds(pid)
+        except OSError:
+            continue
+        name = {gateway.serve: "serve", gateway.work: "work"}.get(pid, name.split("-")[0])
+        if name in ("serve", "work", "redis", "postgres"):
+            parts.setdefault(name, {})[pid] = seconds
+    return parts
 
 
 def measure_latency(plan, caller):
@@ -112,13 +117,13 @@ def measure_latency(plan, caller):
 def measure_rate(plan, caller, title, model, stream, connections):
     rates, costs = [], []
     for _ in range(plan.rounds):
-        parts = parts_of(caller.gateway)
-        before = {name: sum(map(cpu_seconds, pids)) for name, pids in parts.items()}
+        before = cpu_of_parts(caller.gateway)
         figures = caller.through(model, stream, plan.seconds, 0, connections)
-        costs.append({name: (sum(map(cpu_seconds, pids)) - before[name]) * 1e6 / figures.count
-                      for name, pids in parts.items()})
+        after = cpu_of_parts(caller.gateway)
+        costs.append({name: sum(seconds - before.get(name, {}).get(pid, 0) for pid, seconds in pids.items()) * 1e6 / figures.count
+                      for name, pids in after.items()})
         rates.append(figures)
-    cpu = ", ".join(f"{name} {median(cost[name] for cost in costs):.0f}" for name in costs[0])
+    cpu = ", ".join(f"{name} {median(cost[name] for cost in costs):.0f}" for name in sorted(costs[0]))
     say(title, f"{median(f.per_second for f in rates):,.0f}/s",
         f"{connections} at once, p50 {median(f.p50_ms for f in rates):.1f} ms; CPU us a call: {cpu}; goal >= 5,000/s")
 
