@@ -333,9 +333,13 @@ def test_a_provider_that_keeps_failing_is_left_alone_and_tried_again(gateway, up
     before = len(upstream.of("paced"))
     statuses = [ask(account, model).status_code for _ in range(12)]
     assert statuses == [502] * 5 + [503] * 7 and len(upstream.of("paced")) == before + 5
-    told = gateway.works[0].log_lines("a provider keeps failing and is left alone for a while")
-    assert [line["provider"] for line in told if line["provider"].startswith("flaky")] == ["flaky-0"]
     began = time.monotonic()
+
+    def told():
+        lines = gateway.works[0].log_lines("a provider keeps failing and is left alone for a while")
+        return [line["provider"] for line in lines if line["provider"].startswith("flaky")]
+    # The log is written behind the answers.
+    assert wait_until(told, 5, "the log says so") == ["flaky-0"]
     wait_until(lambda: ask(account, model).status_code == 200, 15, "it works again", 0.1)
     # One more failure was found out by one call, for which the next pause was longer.
     assert len(upstream.of("paced")) == before + 7 and time.monotonic() - began > 2
