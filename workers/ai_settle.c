@@ -22,7 +22,7 @@
 enum {
     BATCH_MOST = 256,
     BATCH_BYTES = 4 << 20,
-    GATHER_MS = 20,
+    GATHER_MS = 10,
     PAUSE_LEAST_MS = 20,
     PAUSE_MOST_MS = 1000,
     FULL = 20000,          /* ends in hand at which no more calls are taken, */
