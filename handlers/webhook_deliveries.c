@@ -88,23 +88,15 @@ void webhooks_deliveries(struct request *request)
         webhook_failure(request, result);
         return;
     }
-    bool more = count > (size_t)limit;
-    size_t shown = more ? (size_t)limit : count;
+    bool more = page_has_next(limit, &count);
     struct reply reply;
-    reply_begin(&reply, request);
-    json_put_text(&reply.json, "object", "list");
-    json_key(&reply.json, "data");
-    json_open(&reply.json, '[');
-    for (size_t i = 0; i < shown; i++) {
+    reply_list_begin(&reply, request, "list", "data");
+    for (size_t i = 0; i < count; i++) {
         json_open(&reply.json, '{');
         put_delivery(&reply.json, &deliveries[i]);
         json_close(&reply.json, '}');
     }
-    json_close(&reply.json, ']');
-    json_put_str(&reply.json, "next_cursor",
-                 more ? str_from(arena_printf(request->arena, "%lld", (long long)deliveries[shown - 1].id))
-                      : STR_NONE);
-    reply_end(&reply, 200);
+    reply_list_end(&reply, more ? deliveries[count - 1].id : 0);
 }
 
 /* The {delivery} of the path as its number. */

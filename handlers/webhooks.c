@@ -74,23 +74,15 @@ void webhooks_list(struct request *request)
         webhook_failure(request, result);
         return;
     }
-    bool more = count > (size_t)limit;
-    size_t shown = more ? (size_t)limit : count;
+    bool more = page_has_next(limit, &count);
     struct reply reply;
-    reply_begin(&reply, request);
-    json_put_text(&reply.json, "object", "list");
-    json_key(&reply.json, "data");
-    json_open(&reply.json, '[');
-    for (size_t i = 0; i < shown; i++) {
+    reply_list_begin(&reply, request, "list", "data");
+    for (size_t i = 0; i < count; i++) {
         json_open(&reply.json, '{');
         put_webhook(&reply.json, &webhooks[i]);
         json_close(&reply.json, '}');
     }
-    json_close(&reply.json, ']');
-    json_put_str(&reply.json, "next_cursor",
-                 more ? str_from(arena_printf(request->arena, "%lld", (long long)webhooks[shown - 1].id))
-                      : STR_NONE);
-    reply_end(&reply, 200);
+    reply_list_end(&reply, more ? webhooks[count - 1].id : 0);
 }
 
 /* POST …/webhooks */

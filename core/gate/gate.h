@@ -261,6 +261,12 @@ bool request_string(struct request *request, const struct json *body, const char
 /* Query parameters `limit` (1 to most) and `cursor` (opaque to clients: a number of ours). Replies and returns false
  * when they can't be read. */
 bool request_page(struct request *request, int64_t most, int64_t first, int64_t *limit, int64_t *cursor);
+/* Of a list that was read with one row more than `limit`: whether there is a page behind this one. *count becomes this one's. */
+bool page_has_next(int64_t limit, size_t *count);
+/* The list itself: {"object","…":[ and ],"next_cursor"}. `object` may be NULL; `next` is where the next page begins, 0 where there is
+ * none. Between the two come the rows. */
+void reply_list_begin(struct reply *reply, struct request *request, const char *object, const char *rows);
+void reply_list_end(struct reply *reply, int64_t next);
 /* "wait=N" of the Prefer field (RFC 7240), at most `most`; 0 when absent. */
 int64_t request_prefer_wait(struct request *request, int64_t most);
 /* Whether the Prefer field has a preference of that name: "respond-async". */

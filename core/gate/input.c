@@ -101,6 +101,14 @@ bool request_page(struct request *request, int64_t most, int64_t first, int64_t 
     return true;
 }
 
+bool page_has_next(int64_t limit, size_t *count)
+{
+    bool more = *count > (size_t)limit;
+    if (more)
+        *count = (size_t)limit;
+    return more;
+}
+
 int64_t request_prefer_wait(struct request *request, int64_t most)
 {
     struct str list = http1_header(request->http->head, "prefer");

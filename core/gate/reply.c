@@ -59,6 +59,24 @@ void reply_end(struct reply *reply, int status)
     stream_spare_give(&reply->body);
 }
 
+void reply_list_begin(struct reply *reply, struct request *request, const char *object, const char *rows)
+{
+    reply_begin(reply, request);
+    if (object)
+        json_put_text(&reply->json, "object", object);
+    json_key(&reply->json, rows);
+    json_open(&reply->json, '[');
+}
+
+void reply_list_end(struct reply *reply, int64_t next)
+{
+    char digits[24];
+    int size = snprintf(digits, sizeof digits, "%lld", (long long)next);
+    json_close(&reply->json, ']');
+    json_put_str(&reply->json, "next_cursor", next ? str_of(digits, (size_t)size) : STR_NONE);
+    reply_end(reply, 200);
+}
+
 void reply_body(struct request *request, int status, const char *type, struct str body)
 {
     if (type)

@@ -146,23 +146,15 @@ void jobs_list(struct request *request)
         reply_failure(request, result);
         return;
     }
-    bool more = count > (size_t)limit;
-    size_t shown = more ? (size_t)limit : count;
+    bool more = page_has_next(limit, &count);
     struct reply reply;
-    reply_begin(&reply, request);
-    json_put_text(&reply.json, "object", "list");
-    json_key(&reply.json, "data");
-    json_open(&reply.json, '[');
-    for (size_t i = 0; i < shown; i++) {
+    reply_list_begin(&reply, request, "list", "data");
+    for (size_t i = 0; i < count; i++) {
         json_open(&reply.json, '{');
         put_job(&reply.json, &jobs[i]);
         json_close(&reply.json, '}');
     }
-    json_close(&reply.json, ']');
-    json_put_str(&reply.json, "next_cursor",
-                 more ? str_from(arena_printf(request->arena, "%lld", (long long)jobs[shown - 1].seq))
-                      : STR_NONE);
-    reply_end(&reply, 200);
+    reply_list_end(&reply, more ? jobs[count - 1].seq : 0);
 }
 
 /* ---- DELETE /api/v1/jobs/{id} ---- */

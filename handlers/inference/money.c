@@ -210,8 +210,7 @@ static void put_row(struct json_out *out, const struct ledger_use *row)
 static void reply_usage(struct request *request, const struct usage_query *query,
                         const struct ledger_use *total, const struct ledger_use *rows, size_t count)
 {
-    bool more = count > (size_t)query->limit;
-    size_t shown = more ? (size_t)query->limit : count;
+    bool more = page_has_next(query->limit, &count);
     struct reply reply;
     reply_begin(&reply, request);
     json_put_text(&reply.json, "object", "list");
@@ -223,10 +222,10 @@ static void reply_usage(struct request *request, const struct usage_query *query
     json_close(&reply.json, '}');
     json_key(&reply.json, "data");
     json_open(&reply.json, '[');
-    for (size_t i = 0; i < shown; i++)
+    for (size_t i = 0; i < count; i++)
         put_row(&reply.json, &rows[i]);
     json_close(&reply.json, ']');
-    json_put_str(&reply.json, "next_cursor", more ? make_cursor(request, &rows[shown - 1]) : STR_NONE);
+    json_put_str(&reply.json, "next_cursor", more ? make_cursor(request, &rows[count - 1]) : STR_NONE);
     reply_end(&reply, 200);
 }
 

@@ -196,13 +196,8 @@ void session_messages(struct request *request)
         return;
     }
     struct reply reply;
-    reply_begin(&reply, request);
-    json_key(&reply.json, "messages");
-    json_open(&reply.json, '[');
+    reply_list_begin(&reply, request, NULL, "messages");
     for (size_t i = 0; i < count; i++)
         put_message(request, &reply.json, &messages[i]);
-    json_close(&reply.json, ']');
-    json_put_str(&reply.json, "next_cursor",
-                 next ? str_from(arena_printf(request->arena, "%lld", (long long)next)) : STR_NONE);
-    reply_end(&reply, 200);
+    reply_list_end(&reply, next);
 }

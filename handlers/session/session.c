@@ -141,9 +141,7 @@ void session_list(struct request *request)
         return;
     }
     struct reply reply;
-    reply_begin(&reply, request);
-    json_key(&reply.json, "sessions");
-    json_open(&reply.json, '[');
+    reply_list_begin(&reply, request, NULL, "sessions");
     for (size_t i = 0; i < count; i++) {
         json_open(&reply.json, '{');
         json_put_str(&reply.json, "uuid", instances[i].id);
@@ -154,10 +152,7 @@ void session_list(struct request *request)
         json_put_time(&reply.json, "last_activity", instances[i].last_activity_ms);
         json_close(&reply.json, '}');
     }
-    json_close(&reply.json, ']');
-    json_put_str(&reply.json, "next_cursor",
-                 next ? str_from(arena_printf(request->arena, "%lld", (long long)next)) : STR_NONE);
-    reply_end(&reply, 200);
+    reply_list_end(&reply, next);
 }
 
 /* Waits until the worker has removed everything, so that the answer's words are true; for a bounded time, since the
