@@ -65,7 +65,7 @@ static bool read_status(struct request *request, const char *const *allowed, con
     for (; *allowed; allowed++)
         if (str_equal(*status, str_from(*allowed)))
             return true;
-    webhook_invalid(request, message);
+    reply_invalid(request, message);
     return false;
 }
 
@@ -167,7 +167,7 @@ static bool read_since(struct request *request, int64_t *since_ms)
     else
         fine = fine && clock_parse_iso(text, since_ms) && *since_ms >= 0;
     if (!fine)
-        webhook_invalid(request, "since must be a time like 2026-01-31T12:00:00Z, or Unix seconds");
+        reply_invalid(request, "since must be a time like 2026-01-31T12:00:00Z, or Unix seconds");
     return fine;
 }
 
@@ -200,13 +200,13 @@ void webhooks_replay(struct request *request)
 static bool read_event(struct request *request, const struct json *body, struct str *event)
 {
     *event = STR("webhook.test");
-    if (!webhook_is_given(body, "event"))
+    if (!request_has(body, "event"))
         return true;
     if (!request_string(request, body, "event", 1, 64, event))
         return false;
     bool fine = webhook_event_is_fit(*event) && !memchr(event->at, '*', event->size);
     if (!fine)
-        webhook_invalid(request, "event must be a name like job.completed");
+        reply_invalid(request, "event must be a name like job.completed");
     return fine;
 }
 
@@ -215,11 +215,11 @@ static bool read_data(struct request *request, const struct json *body, struct s
 {
     const struct json *given = json_member(body, "data");
     struct buf text = {0};
-    if (webhook_is_given(body, "data") && json_type_of(given) != JSON_OBJECT) {
-        webhook_invalid(request, "data must be an object");
+    if (request_has(body, "data") && json_type_of(given) != JSON_OBJECT) {
+        reply_invalid(request, "data must be an object");
         return false;
     }
-    if (webhook_is_given(body, "data")) {
+    if (request_has(body, "data")) {
         json_write_value(&text, given);
     } else {
         struct json_out out = json_out_to(&text);
@@ -242,7 +242,7 @@ void webhooks_test(struct request *request)
     struct str data;
     const struct json *body;
     struct webhook_delivery delivery;
-    if (!webhook_ref(request, &ref) || !webhook_body_of(request, &body) ||
+    if (!webhook_ref(request, &ref) || !request_json_or_none(request, &body) ||
         !read_event(request, body, &event) || !webhook_read_surface(request, body, "surface", &surface) ||
         !read_data(request, body, ref, &data))
         return;

@@ -7,28 +7,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 
-void webhook_invalid(struct request *request, const char *message)
-{
-    reply_error(request, ERROR_INVALID_PARAMETER, message);
-}
-
-bool webhook_is_given(const struct json *body, const char *name)
-{
-    return json_type_of(json_member(body, name)) != JSON_NULL;
-}
-
-bool webhook_body_of(struct request *request, const struct json **body)
-{
-    struct str text;
-    *body = NULL;
-    if (!request_body(request, &text))
-        return false;
-    if (text.size == 0)
-        return true;
-    *body = request_json(request);
-    return *body != NULL;
-}
-
 void webhook_failure(struct request *request, int result)
 {
     switch (result) {
@@ -42,11 +20,7 @@ void webhook_failure(struct request *request, int result)
 bool webhook_ref(struct request *request, struct str *ref)
 {
     *ref = request->params[0];
-    bool fine = ref->size == WEBHOOK_REF_SIZE - 1 && str_starts(*ref, STR("we_"));
-    for (size_t i = 3; fine && i < ref->size; i++) {
-        char c = ref->at[i];
-        fine = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    }
+    bool fine = ref->size == WEBHOOK_REF_SIZE - 1 && str_is_base62_behind(*ref, STR("we_"));
     if (!fine)
         webhook_failure(request, -ENOENT);
     return fine;
@@ -111,7 +85,7 @@ static bool read_url(struct request *request, const struct json *body, struct st
         return false;
     const char *problem = url_problem(request, *url);
     if (problem)
-        webhook_invalid(request, problem);
+        reply_invalid(request, problem);
     return !problem;
 }
 
@@ -130,8 +104,8 @@ static bool read_events(struct request *request, const struct json *body, struct
     change->events = events;
     change->event_count = count;
     if (!fine)
-        webhook_invalid(request,
-                        "events must be a list of 1 to 50 names like job.completed, kinds like job.*, or *");
+        reply_invalid(request,
+                      "events must be a list of 1 to 50 names like job.completed, kinds like job.*, or *");
     return fine;
 }
 
@@ -147,13 +121,13 @@ bool webhook_read_surface(struct request *request, const struct json *body, cons
                           struct str *surface)
 {
     *surface = STR_NONE;
-    if (!webhook_is_given(body, name))
+    if (!request_has(body, name))
         return true;
     const char *found = surface_find(json_string(json_member(body, name)));
     *surface = str_from(found);
     if (!found)
-        webhook_invalid(
-            request, arena_printf(request->arena, "%s must be session, inference, provision or gpu", name));
+        reply_invalid(request,
+                      arena_printf(request->arena, "%s must be session, inference, provision or gpu", name));
     return found;
 }
 
@@ -175,7 +149,7 @@ static bool read_surfaces(struct request *request, const struct json *body, stru
     change->surfaces = surfaces;
     change->surface_count = count;
     if (!fine)
-        webhook_invalid(request, "surfaces must be a list of session, inference, provision and gpu");
+        reply_invalid(request, "surfaces must be a list of session, inference, provision and gpu");
     return fine;
 }
 
@@ -192,7 +166,7 @@ static bool read_description(struct request *request, const struct json *body, s
     *description = STR_NONE;
     if (!json_member(body, "description"))
         return true;
-    if (!webhook_is_given(body, "description")) {
+    if (!request_has(body, "description")) {
         *description = STR("");
         return true;
     }
@@ -200,33 +174,30 @@ static bool read_description(struct request *request, const struct json *body, s
         return false;
     bool fine = is_printable(*description, 0x20);
     if (!fine)
-        webhook_invalid(request, "description must not contain control characters");
+        reply_invalid(request, "description must not contain control characters");
     return fine;
 }
 
 bool webhook_read_secret(struct request *request, const struct json *body, struct str *secret)
 {
     *secret = STR_NONE;
-    if (!webhook_is_given(body, "secret"))
+    if (!request_has(body, "secret"))
         return true;
     if (!request_string(request, body, "secret", WEBHOOK_SECRET_LEAST, WEBHOOK_SECRET_MOST, secret))
         return false;
     bool fine = is_printable(*secret, 0x21);
     if (!fine)
-        webhook_invalid(request, "secret must not contain spaces or control characters");
+        reply_invalid(request, "secret must not contain spaces or control characters");
     return fine;
 }
 
 static bool read_switch(struct request *request, const struct json *body, const char *name, bool *value,
                         const bool **given)
 {
-    if (!webhook_is_given(body, name))
+    if (!request_has(body, name))
         return true;
     *given = value;
-    if (json_to_bool(json_member(body, name), value))
-        return true;
-    webhook_invalid(request, arena_printf(request->arena, "%s must be true or false", name));
-    return false;
+    return request_flag(request, body, name, value);
 }
 
 bool webhook_read(struct request *request, bool is_new, struct webhook_input *input)
@@ -234,8 +205,8 @@ bool webhook_read(struct request *request, bool is_new, struct webhook_input *in
     const struct json *body = request_json(request);
     *input = (struct webhook_input){.change = {.url = STR_NONE}, .secret = STR_NONE};
     struct webhook_change *change = &input->change;
-    return body && (!(is_new || webhook_is_given(body, "url")) || read_url(request, body, &change->url)) &&
-           (!(is_new || webhook_is_given(body, "events")) || read_events(request, body, change)) &&
+    return body && (!(is_new || request_has(body, "url")) || read_url(request, body, &change->url)) &&
+           (!(is_new || request_has(body, "events")) || read_events(request, body, change)) &&
            read_surfaces(request, body, change) && read_description(request, body, &change->description) &&
            read_switch(request, body, "ordered", &input->ordered, &change->ordered) &&
            read_switch(request, body, "enabled", &input->enabled, &change->enabled) &&

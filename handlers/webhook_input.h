@@ -13,12 +13,6 @@ enum { WEBHOOK_PAGE_MAX = 200 };
 bool webhook_ref(struct request *request, struct str *ref);
 /* An error of the domain, in the surface's words. */
 void webhook_failure(struct request *request, int result);
-void webhook_invalid(struct request *request, const char *message);
-
-/* Whether the body has the member; null is as good as absent. */
-bool webhook_is_given(const struct json *body, const char *name);
-/* The body, NULL for an empty one where it may be left out. */
-bool webhook_body_of(struct request *request, const struct json **body);
 
 /* What the body asks for; of a new endpoint `url` and `events` are required. */
 struct webhook_input {

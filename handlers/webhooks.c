@@ -6,25 +6,14 @@
 
 #include <errno.h>
 
-/* A list of words separated by spaces, as an array. */
-static void put_words(struct json_out *out, const char *name, struct str list)
-{
-    struct str word;
-    json_key(out, name);
-    json_open(out, '[');
-    while (list.size && str_split(&list, ' ', &word))
-        json_put_str(out, NULL, word);
-    json_close(out, ']');
-}
-
 static void put_webhook(struct json_out *out, const struct webhook *webhook)
 {
     json_put_str(out, "id", webhook->ref);
     json_put_text(out, "object", "webhook");
     json_put_str(out, "url", webhook->url);
-    put_words(out, "events", webhook->events);
+    json_put_words(out, "events", webhook->events);
     if (webhook->surfaces.at)
-        put_words(out, "surfaces", webhook->surfaces);
+        json_put_words(out, "surfaces", webhook->surfaces);
     else
         json_put_null(out, "surfaces");
     json_put_str(out, "description", webhook->description);
@@ -140,23 +129,7 @@ void webhooks_delete(struct request *request)
         webhook_failure(request, result);
         return;
     }
-    struct reply reply;
-    reply_begin(&reply, request);
-    json_put_str(&reply.json, "id", ref);
-    json_put_text(&reply.json, "object", "webhook");
-    json_put_bool(&reply.json, "deleted", true);
-    reply_end(&reply, 200);
-}
-
-static bool read_overlap(struct request *request, const struct json *body, int64_t *overlap_s)
-{
-    *overlap_s = 0;
-    if (!webhook_is_given(body, "overlap_seconds") ||
-        (json_to_i64(json_member(body, "overlap_seconds"), overlap_s) && *overlap_s >= 0 &&
-         *overlap_s <= WEBHOOK_OVERLAP_MAX_S))
-        return true;
-    webhook_invalid(request, "overlap_seconds must be a whole number from 0 to 604800");
-    return false;
+    reply_deleted(request, ref, "webhook");
 }
 
 /* POST …/webhooks/{id}/rotate-secret */
@@ -167,8 +140,8 @@ void webhooks_rotate(struct request *request)
     int64_t overlap_s;
     const struct json *body;
     struct webhook webhook;
-    if (!webhook_ref(request, &ref) || !webhook_body_of(request, &body) ||
-        !read_overlap(request, body, &overlap_s) || !webhook_read_secret(request, body, &secret))
+    if (!webhook_ref(request, &ref) || !request_json_or_none(request, &body) ||
+        !request_overlap(request, body, &overlap_s) || !webhook_read_secret(request, body, &secret))
         return;
     int result =
         webhook_rotate(request->arena, request->principal.account_id, ref, overlap_s, &secret, &webhook);

@@ -85,6 +85,16 @@ bool str_to_i64(struct str text, int64_t *value)
     return true;
 }
 
+bool str_is_base62_behind(struct str text, struct str prefix)
+{
+    bool fine = text.size > prefix.size && str_starts(text, prefix);
+    for (size_t i = prefix.size; fine && i < text.size; i++) {
+        char c = text.at[i];
+        fine = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    }
+    return fine;
+}
+
 /* The length of the valid sequence at `at`, 0 when there is none. */
 static size_t utf8_sequence(const unsigned char *at, size_t left)
 {

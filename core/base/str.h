@@ -55,6 +55,9 @@ bool str_to_u64(struct str text, uint64_t *value);
 /* The same with an optional leading minus. */
 bool str_to_i64(struct str text, int64_t *value);
 
+/* The prefix, and then one or more of [0-9A-Za-z]: an id of ours. */
+bool str_is_base62_behind(struct str text, struct str prefix);
+
 /* RFC 3629; no surrogates, nothing over U+10FFFF. */
 bool str_is_utf8(struct str text);
 /* Code points in valid UTF-8. */

@@ -22,12 +22,7 @@ const char *ai_status_name(enum ai_status status)
 
 bool ai_job_id_is_valid(struct str id)
 {
-    bool fine = id.size == ID_SIZE && str_starts(id, STR("job_"));
-    for (size_t i = 4; fine && i < id.size; i++) {
-        char c = id.at[i];
-        fine = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    }
-    return fine;
+    return id.size == ID_SIZE && str_is_base62_behind(id, STR("job_"));
 }
 
 /* ---- the record of an end ---- */

@@ -25,8 +25,7 @@ enum {
     WEBHOOK_DESCRIPTION_MAX = 200,
     WEBHOOK_EVENTS_MAX = 50,
     WEBHOOK_SECRET_LEAST = 8,
-    WEBHOOK_SECRET_MOST = 256,
-    WEBHOOK_OVERLAP_MAX_S = 604800
+    WEBHOOK_SECRET_MOST = 256
 };
 
 /* Surfaces whose events there are. */

@@ -202,14 +202,19 @@ bool gate_trusts(const struct sockaddr *peer);
 
 /* ---- for handlers ---- */
 
-/* The shapes of error bodies that surfaces share, for surface.render_error: {"error":"text"} and
- * {"error":{"code","message"}}. */
+/* The shapes of error bodies that surfaces share, for surface.render_error: {"error":"text"}, {"error":{"code","message"}}, and the
+ * same with "details":{}. */
 void render_error_text(struct buf *out, int status, const char *code, const char *message);
 void render_error_object(struct buf *out, int status, const char *code, const char *message);
+void render_error_details(struct buf *out, int status, const char *code, const char *message);
 
 /* Replies with the error of the table; `message` NULL: the table's text. */
 void reply_error(struct request *request, enum api_error error, const char *message);
-/* The same for a negative errno value of a store: -ENOTCONN and its like become 503 with Retry-After, -ECANCELED
+/* 400 with a message that names the parameter. */
+void reply_invalid(struct request *request, const char *message);
+/* What a DELETE answers: 200 with {"id","object","deleted":true}. */
+void reply_deleted(struct request *request, struct str id, const char *object);
+/* The same as reply_error for a negative errno value of a store: -ENOTCONN and its like become 503 with Retry-After, -ECANCELED
  * (the client left, or the deadline) 503, anything else 500. */
 void reply_failure(struct request *request, int result);
 
@@ -247,6 +252,8 @@ bool request_commit_for(struct request *request, int status, struct str body, in
 /* What was committed early has been taken back: a repetition begins anew, and the reply that follows is not kept. Waits. */
 void request_undo(struct request *request);
 
+/* Words separated by spaces, as an array. */
+void json_put_words(struct json_out *out, const char *name, struct str words);
 /* Time as the API writes it: "2025-11-10T12:00:00Z"; 0 gives null. */
 void json_put_time(struct json_out *out, const char *name, int64_t unix_ms);
 
@@ -254,6 +261,14 @@ void json_put_time(struct json_out *out, const char *name, int64_t unix_ms);
 bool request_body(struct request *request, struct str *body);
 /* The body as a JSON object. NULL when it has replied itself. Waits. */
 const struct json *request_json(struct request *request);
+/* The same where it may be left out: *body NULL for an empty one. False when it has replied itself. Waits. */
+bool request_json_or_none(struct request *request, const struct json **body);
+/* Whether the body (NULL: none) has the member; null is as good as absent. */
+bool request_has(const struct json *body, const char *name);
+/* A member that may be left out; both reply and return false when it is not as it should be. A bool, false when it is absent; */
+bool request_flag(struct request *request, const struct json *body, const char *name, bool *flag);
+/* "overlap_seconds", for which what a rotation replaces holds on: a week at most, 0 when it is absent. */
+bool request_overlap(struct request *request, const struct json *body, int64_t *overlap_s);
 /* A member that must be a string of `least` to `most` characters (code points), valid UTF-8 and without NUL. Replies
  * and returns false when it is not. */
 bool request_string(struct request *request, const struct json *body, const char *name, size_t least,

@@ -64,6 +64,18 @@ const struct json *request_json(struct request *request)
     return body;
 }
 
+bool request_json_or_none(struct request *request, const struct json **body)
+{
+    struct str text;
+    *body = NULL;
+    if (!request_body(request, &text))
+        return false;
+    if (text.size == 0)
+        return true;
+    *body = request_json(request);
+    return *body != NULL;
+}
+
 bool request_string(struct request *request, const struct json *body, const char *name, size_t least,
                     size_t most, struct str *value)
 {
@@ -79,6 +91,33 @@ bool request_string(struct request *request, const struct json *body, const char
     if (problem)
         reply_error(request, ERROR_INVALID_PARAMETER, problem);
     return !problem;
+}
+
+bool request_has(const struct json *body, const char *name)
+{
+    return json_type_of(json_member(body, name)) != JSON_NULL;
+}
+
+bool request_flag(struct request *request, const struct json *body, const char *name, bool *flag)
+{
+    *flag = false;
+    if (!request_has(body, name) || json_to_bool(json_member(body, name), flag))
+        return true;
+    reply_invalid(request, arena_printf(request->arena, "%s must be true or false", name));
+    return false;
+}
+
+bool request_overlap(struct request *request, const struct json *body, int64_t *overlap_s)
+{
+    static const char name[] = "overlap_seconds";
+    enum { MOST_S = 7 * 86400 };
+    *overlap_s = 0;
+    if (!request_has(body, name) ||
+        (json_to_i64(json_member(body, name), overlap_s) && *overlap_s >= 0 && *overlap_s <= MOST_S))
+        return true;
+    reply_invalid(request,
+                  arena_printf(request->arena, "%s must be a whole number from 0 to %d", name, MOST_S));
+    return false;
 }
 
 bool request_page(struct request *request, int64_t most, int64_t first, int64_t *limit, int64_t *cursor)

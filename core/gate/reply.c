@@ -24,18 +24,34 @@ void render_error_text(struct buf *out, int status, const char *code, const char
     buf_add_char(out, '\n');
 }
 
-void render_error_object(struct buf *out, int status, const char *code, const char *message)
+static void put_error_object(struct buf *out, const char *code, const char *message, bool with_details)
 {
-    (void)status;
     struct json_out json = json_out_to(out);
     json_open(&json, '{');
     json_key(&json, "error");
     json_open(&json, '{');
     json_put_text(&json, "code", code);
     json_put_text(&json, "message", message);
+    if (with_details) {
+        json_key(&json, "details");
+        json_open(&json, '{');
+        json_close(&json, '}');
+    }
     json_close(&json, '}');
     json_close(&json, '}');
     buf_add_char(out, '\n');
+}
+
+void render_error_object(struct buf *out, int status, const char *code, const char *message)
+{
+    (void)status;
+    put_error_object(out, code, message, false);
+}
+
+void render_error_details(struct buf *out, int status, const char *code, const char *message)
+{
+    (void)status;
+    put_error_object(out, code, message, true);
 }
 
 void reply_header(struct request *request, const char *name, const char *value)
@@ -112,6 +128,21 @@ void reply_error(struct request *request, enum api_error error, const char *mess
     stream_spare_give(&body);
 }
 
+void reply_invalid(struct request *request, const char *message)
+{
+    reply_error(request, ERROR_INVALID_PARAMETER, message);
+}
+
+void reply_deleted(struct request *request, struct str id, const char *object)
+{
+    struct reply reply;
+    reply_begin(&reply, request);
+    json_put_str(&reply.json, "id", id);
+    json_put_text(&reply.json, "object", object);
+    json_put_bool(&reply.json, "deleted", true);
+    reply_end(&reply, 200);
+}
+
 void reply_failure(struct request *request, int result)
 {
     switch (result) {
@@ -128,6 +159,16 @@ void reply_failure(struct request *request, int result)
         return;
     default: reply_error(request, ERROR_INTERNAL, NULL);
     }
+}
+
+void json_put_words(struct json_out *out, const char *name, struct str words)
+{
+    struct str word;
+    json_key(out, name);
+    json_open(out, '[');
+    while (words.size && str_split(&words, ' ', &word))
+        json_put_str(out, NULL, word);
+    json_close(out, ']');
 }
 
 void json_put_time(struct json_out *out, const char *name, int64_t unix_ms)

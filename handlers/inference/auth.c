@@ -64,7 +64,7 @@ static bool read_email(struct request *request, const struct json *body, struct 
         return false;
     if (account_email(request->arena, text, email))
         return true;
-    inference_invalid(request, "email must be an e-mail address");
+    reply_invalid(request, "email must be an e-mail address");
     return false;
 }
 
@@ -75,7 +75,7 @@ static bool read_registration(struct request *request, struct registration *regi
         !inference_name(request, body, "organization", 1, ACCOUNT_ORGANIZATION_MAX,
                         &registration->organization))
         return false;
-    if (inference_is_given(body, "password"))
+    if (request_has(body, "password"))
         return request_string(request, body, "password", PASSWORD_LEAST, PASSWORD_MOST,
                               &registration->password);
     id_random_base62(registration->made, MADE_PASSWORD_SIZE);

@@ -107,7 +107,7 @@ static void serve(struct call *call)
     call->caches = !async && (call->ai.cache == AI_CACHE_YES ||
                               (call->ai.cache == AI_CACHE_AS_MODEL && call->model->cache_s > 0));
     if (!ai_order_fill(&call->order, request->arena, &call->meta, call->model)) {
-        inference_invalid(request, "This call could cost more than any call may");
+        reply_invalid(request, "This call could cost more than any call may");
         return;
     }
     call->until_ns = clock_in_ms((uint64_t)config->ai_call_s * 1000);

@@ -48,10 +48,6 @@ void jobs_cancel(struct request *request);
  * returns false when it is not. An absent one is `least` 0's empty text. */
 bool inference_name(struct request *request, const struct json *body, const char *name, size_t least,
                     size_t most, struct str *value);
-/* Whether the body has the member; null is as good as absent. */
-bool inference_is_given(const struct json *body, const char *name);
-/* 400 with a message that names the parameter. */
-void inference_invalid(struct request *request, const char *message);
 /* The answer shows a secret: nobody on the way may keep it. */
 void inference_no_store(struct request *request);
 /* id, email, organization and created_at, as members of the object at hand. */

@@ -127,7 +127,7 @@ static bool read_status(struct request *request, struct str *status)
         for (int i = AI_QUEUED; i <= AI_CANCELLED; i++)
             if (str_equal(*status, str_from(ai_status_name((enum ai_status)i))))
                 return true;
-    inference_invalid(request, "status must be queued, processing, completed, failed or cancelled");
+    reply_invalid(request, "status must be queued, processing, completed, failed or cancelled");
     return false;
 }
 

@@ -61,27 +61,18 @@ bool keys_may_hold(struct request *request, const struct key_row *key)
 
 /* ---- members of the body ---- */
 
-static bool read_flag(struct request *request, const struct json *body, const char *name, bool *flag)
-{
-    *flag = false;
-    if (!inference_is_given(body, name) || json_to_bool(json_member(body, name), flag))
-        return true;
-    inference_invalid(request, arena_printf(request->arena, "%s must be true or false", name));
-    return false;
-}
-
 static bool read_surface(struct request *request, const struct json *body, const char **surface)
 {
     struct str name = json_string(json_member(body, "surface"));
     *surface = surfaces[0];
-    if (!inference_is_given(body, "surface"))
+    if (!request_has(body, "surface"))
         return true;
     for (size_t i = 0; i < ARRAY_SIZE(surfaces); i++)
         if (str_equal(name, str_from(surfaces[i]))) {
             *surface = surfaces[i];
             return true;
         }
-    inference_invalid(request, "surface must be inference, session or gpu");
+    reply_invalid(request, "surface must be inference, session or gpu");
     return false;
 }
 
@@ -91,7 +82,7 @@ static bool read_scopes(struct request *request, const struct json *body, struct
     const struct json *list = json_member(body, "scopes");
     const struct principal *principal = &request->principal;
     options->scopes = 0;
-    if (!inference_is_given(body, "scopes")) {
+    if (!request_has(body, "scopes")) {
         scope_set all = scope_all("inference");
         if (strcmp(options->surface, "inference") == 0 && principal->scopes != all)
             options->scopes = principal->scopes;
@@ -108,7 +99,7 @@ static bool read_scopes(struct request *request, const struct json *body, struct
             options->scopes |= SCOPE_BIT(scope);
     }
     if (!fine)
-        inference_invalid(request, "scopes must be a list of scopes that the surface has");
+        reply_invalid(request, "scopes must be a list of scopes that the surface has");
     else if (!may_give_scopes(principal, options->surface, options->scopes))
         keys_refuse(request);
     else
@@ -124,22 +115,22 @@ static bool read_expiry(struct request *request, const struct json *body, int64_
     int64_t now_ms = clock_wall_ms();
     int64_t seconds;
     *expires_ms = request->principal.lends_until_ms;
-    if (inference_is_given(body, "expires_in") && inference_is_given(body, "expires_at")) {
-        inference_invalid(request, "expires_in and expires_at can't both be given");
+    if (request_has(body, "expires_in") && request_has(body, "expires_at")) {
+        reply_invalid(request, "expires_in and expires_at can't both be given");
         return false;
     }
-    if (inference_is_given(body, "expires_in")) {
+    if (request_has(body, "expires_in")) {
         if (!json_to_i64(json_member(body, "expires_in"), &seconds) || seconds < 1 || seconds > longest_s) {
-            inference_invalid(request,
-                              "expires_in must be a whole number of seconds, of a hundred years at most");
+            reply_invalid(request,
+                          "expires_in must be a whole number of seconds, of a hundred years at most");
             return false;
         }
         *expires_ms = now_ms + seconds * 1000;
-    } else if (inference_is_given(body, "expires_at")) {
+    } else if (request_has(body, "expires_at")) {
         struct str text = json_string(json_member(body, "expires_at"));
         if (!text.at || !clock_parse_iso(text, expires_ms) || *expires_ms <= now_ms ||
             *expires_ms > last_ms) {
-            inference_invalid(request, "expires_at must be a time to come, like 2030-01-31T12:00:00Z");
+            reply_invalid(request, "expires_at must be a time to come, like 2030-01-31T12:00:00Z");
             return false;
         }
     }
@@ -166,17 +157,17 @@ static void take_own_networks(struct request *request, struct str *texts, struct
 
 static bool read_networks(struct request *request, const struct json *body, struct key_options *options)
 {
-    const char *name = inference_is_given(body, "ips") ? "ips" : "allow_from";
+    const char *name = request_has(body, "ips") ? "ips" : "allow_from";
     const struct json *list = json_member(body, name);
     struct str *texts = arena_alloc(request->arena, PRINCIPAL_NETWORKS_MAX * sizeof *texts);
     options->allow_from = texts;
-    if (!inference_is_given(body, name)) {
+    if (!request_has(body, name)) {
         take_own_networks(request, texts, options);
         return true;
     }
     size_t count = json_count(list);
     bool fine = json_type_of(list) == JSON_ARRAY && count > 0 && count <= PRINCIPAL_NETWORKS_MAX &&
-                !(inference_is_given(body, "ips") && inference_is_given(body, "allow_from"));
+                !(request_has(body, "ips") && request_has(body, "allow_from"));
     bool within = true;
     for (size_t i = 0; fine && i < count; i++) {
         struct network network;
@@ -186,8 +177,8 @@ static bool read_networks(struct request *request, const struct json *body, stru
     }
     options->allow_count = count;
     if (!fine)
-        inference_invalid(request,
-                          "allow_from must be a list of 1 to 16 addresses or networks, like 192.0.2.0/24");
+        reply_invalid(request,
+                      "allow_from must be a list of 1 to 16 addresses or networks, like 192.0.2.0/24");
     else if (!within)
         keys_refuse(request);
     return fine && within;
@@ -199,8 +190,8 @@ bool keys_read_options(struct request *request, struct key_options *options)
     if (!body || !inference_name(request, body, "name", 0, KEY_NAME_MAX, &options->name) ||
         !read_surface(request, body, &options->surface) || !read_scopes(request, body, options) ||
         !read_expiry(request, body, &options->expires_ms) || !read_networks(request, body, options) ||
-        !read_flag(request, body, "signing", &options->signs) ||
-        !read_flag(request, body, "require_signature", &options->must_sign))
+        !request_flag(request, body, "signing", &options->signs) ||
+        !request_flag(request, body, "require_signature", &options->must_sign))
         return false;
     options->must_sign |= request->principal.must_sign;
     options->signs |= options->must_sign;

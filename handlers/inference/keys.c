@@ -5,8 +5,6 @@
 
 #include <errno.h>
 
-enum { OVERLAP_MAX_S = 604800 };
-
 static void keys_failure(struct request *request, int result)
 {
     switch (result) {
@@ -17,17 +15,6 @@ static void keys_failure(struct request *request, int result)
 }
 
 /* ---- what a key looks like ---- */
-
-/* A list of words separated by spaces, as an array. */
-static void put_words(struct json_out *out, const char *name, struct str list)
-{
-    struct str word;
-    json_key(out, name);
-    json_open(out, '[');
-    while (list.size && str_split(&list, ' ', &word))
-        json_put_str(out, NULL, word);
-    json_close(out, ']');
-}
 
 static void put_scopes(struct request *request, struct json_out *out, const struct key_row *key)
 {
@@ -49,7 +36,7 @@ static void put_key(struct request *request, struct json_out *out, const struct 
     json_put_str(out, "surface", key->surface);
     json_put_str(out, "prefix", key->shown);
     put_scopes(request, out, key);
-    put_words(out, "allow_from", key->allow_from);
+    json_put_words(out, "allow_from", key->allow_from);
     json_put_bool(out, "signing", key->signs);
     json_put_bool(out, "require_signature", key->must_sign);
     json_put_time(out, "created_at", key->created_ms);
@@ -103,11 +90,7 @@ void keys_list(struct request *request)
 static bool key_ref(struct request *request, struct str *ref)
 {
     *ref = request->params[0];
-    bool fine = ref->size > 4 && ref->size <= PRINCIPAL_REF_MAX && str_starts(*ref, STR("key_"));
-    for (size_t i = 4; fine && i < ref->size; i++) {
-        char c = ref->at[i];
-        fine = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    }
+    bool fine = ref->size <= PRINCIPAL_REF_MAX && str_is_base62_behind(*ref, STR("key_"));
     if (!fine)
         keys_failure(request, -ENOENT);
     return fine;
@@ -142,12 +125,7 @@ void keys_revoke(struct request *request)
         keys_failure(request, result);
         return;
     }
-    struct reply reply;
-    reply_begin(&reply, request);
-    json_put_str(&reply.json, "id", ref);
-    json_put_text(&reply.json, "object", "api_key");
-    json_put_bool(&reply.json, "deleted", true);
-    reply_end(&reply, 200);
+    reply_deleted(request, ref, "api_key");
 }
 
 /* ---- POST ---- */
@@ -167,34 +145,16 @@ void keys_create(struct request *request)
         reply_made(request, &key, &secrets);
 }
 
-/* A body may be left out. */
-static bool read_overlap(struct request *request, int64_t *overlap_s)
-{
-    struct str text;
-    *overlap_s = 0;
-    if (!request_body(request, &text))
-        return false;
-    if (text.size == 0)
-        return true;
-    const struct json *body = request_json(request);
-    if (!body)
-        return false;
-    if (!inference_is_given(body, "overlap_seconds") ||
-        (json_to_i64(json_member(body, "overlap_seconds"), overlap_s) && *overlap_s >= 0 &&
-         *overlap_s <= OVERLAP_MAX_S))
-        return true;
-    inference_invalid(request, "overlap_seconds must be a whole number from 0 to 604800");
-    return false;
-}
-
 /* POST /api/v1/api-keys/{id}/rotate */
 void keys_rotate(struct request *request)
 {
     struct str ref;
     int64_t overlap_s;
+    const struct json *body;
     struct key_secrets secrets;
     struct key_row key;
-    if (!key_ref(request, &ref) || !read_overlap(request, &overlap_s))
+    if (!key_ref(request, &ref) || !request_json_or_none(request, &body) ||
+        !request_overlap(request, body, &overlap_s))
         return;
     int64_t account_id = request->principal.account_id;
     int result = key_get(request->arena, account_id, ref, &key);

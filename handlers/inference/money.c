@@ -20,7 +20,7 @@ static bool read_amount(struct request *request, const struct json *body, struct
     *amount = json_type_of(member) == JSON_NUMBER ? json_number_text(member) : json_string(member);
     if (money_is_decimal(*amount, PAYMENT_WHOLE_DIGITS, PAYMENT_DECIMALS) && !money_is_zero(*amount))
         return true;
-    inference_invalid(
+    reply_invalid(
         request,
         arena_printf(request->arena,
                      "amount must be a decimal number above 0, like \"12.5\": digits with at most %d "
@@ -36,8 +36,8 @@ static bool read_currency(struct request *request, const struct json *body, stru
         return false;
     if (payment_rate(*currency, &rate))
         return true;
-    inference_invalid(request, arena_printf(request->arena, "currency must be one of: %.*s",
-                                            STR_ARG(payment_currencies(request->arena))));
+    reply_invalid(request, arena_printf(request->arena, "currency must be one of: %.*s",
+                                        STR_ARG(payment_currencies(request->arena))));
     return false;
 }
 
@@ -46,7 +46,7 @@ static void deposit_failure(struct request *request, int result)
     switch (result) {
     case -EACCES: reply_error(request, ERROR_PAYMENT_REFUSED, NULL); return;
     case -ERANGE:
-        inference_invalid(request, "amount is worth nothing, or more than a thousand million dollars");
+        reply_invalid(request, "amount is worth nothing, or more than a thousand million dollars");
         return;
     default: reply_failure(request, result);
     }
@@ -129,11 +129,11 @@ static bool read_days(struct request *request, struct usage_query *query)
             from = to;
     }
     if (!fine || from > to || to - from >= USAGE_DAYS_MAX) {
-        inference_invalid(request,
-                          arena_printf(request->arena,
-                                       "from and to must be days like 2026-01-31, in that order, and at most "
-                                       "%d of them",
-                                       USAGE_DAYS_MAX));
+        reply_invalid(request,
+                      arena_printf(request->arena,
+                                   "from and to must be days like 2026-01-31, in that order, and at most "
+                                   "%d of them",
+                                   USAGE_DAYS_MAX));
         return false;
     }
     query->from = day_text(request, from);
@@ -171,7 +171,7 @@ static bool read_cursor(struct request *request, struct usage_query *query)
     query->after.model = rest;
     query->has_after = fine;
     if (!fine)
-        inference_invalid(request, "cursor must be the next_cursor of an earlier answer");
+        reply_invalid(request, "cursor must be the next_cursor of an earlier answer");
     return fine;
 }
 
@@ -184,8 +184,8 @@ static bool read_limit(struct request *request, struct usage_query *query)
     if (url_query(request->arena, request->query, "limit", &text) && str_to_i64(text, &query->limit) &&
         query->limit >= 1 && query->limit <= USAGE_PAGE_MAX)
         return true;
-    inference_invalid(
-        request, arena_printf(request->arena, "limit must be a whole number from 1 to %d", USAGE_PAGE_MAX));
+    reply_invalid(request,
+                  arena_printf(request->arena, "limit must be a whole number from 1 to %d", USAGE_PAGE_MAX));
     return false;
 }
 

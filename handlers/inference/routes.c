@@ -99,16 +99,6 @@ const struct surface surface_inference = {
 
 /* ---- what the handlers share ---- */
 
-void inference_invalid(struct request *request, const char *message)
-{
-    reply_error(request, ERROR_INVALID_PARAMETER, message);
-}
-
-bool inference_is_given(const struct json *body, const char *name)
-{
-    return json_type_of(json_member(body, name)) != JSON_NULL;
-}
-
 /* C0, DEL and C1 (which UTF-8 writes as C2 80 to C2 9F). */
 static bool is_printable(struct str text)
 {
@@ -125,13 +115,13 @@ bool inference_name(struct request *request, const struct json *body, const char
                     size_t most, struct str *value)
 {
     *value = STR("");
-    if (least == 0 && !inference_is_given(body, name))
+    if (least == 0 && !request_has(body, name))
         return true;
     if (!request_string(request, body, name, least, most, value))
         return false;
     if (is_printable(*value))
         return true;
-    inference_invalid(request, arena_printf(request->arena, "%s must not contain control characters", name));
+    reply_invalid(request, arena_printf(request->arena, "%s must not contain control characters", name));
     return false;
 }
 

@@ -30,18 +30,7 @@ static const char *word_of(int status, const char *code)
 
 static void render_error(struct buf *out, int status, const char *code, const char *message)
 {
-    struct json_out json = json_out_to(out);
-    json_open(&json, '{');
-    json_key(&json, "error");
-    json_open(&json, '{');
-    json_put_text(&json, "code", word_of(status, code));
-    json_put_text(&json, "message", message);
-    json_key(&json, "details");
-    json_open(&json, '{');
-    json_close(&json, '}');
-    json_close(&json, '}');
-    json_close(&json, '}');
-    buf_add_char(out, '\n');
+    render_error_details(out, status, word_of(status, code), message);
 }
 
 const struct surface surface_provision = {

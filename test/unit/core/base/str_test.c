@@ -79,6 +79,17 @@ static void numbers_are_digits_that_fit(void **state)
         assert_false(str_to_i64(str_from(bad_signed[i]), &s));
 }
 
+static void an_id_is_its_prefix_and_base62(void **state)
+{
+    static const char *const wrong[] = {"",        "key_",      "kex_a",  "key-a",       "key_a ",
+                                        "key_a/b", "key_a\x7f", "key_:",  "key_@",       "key_[",
+                                        "key_`",   "key_{",     " key_a", "key_\xc3\xa4"};
+    (void)state;
+    assert_true(str_is_base62_behind(STR("key_09AZaz"), STR("key_")));
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+        assert_false(str_is_base62_behind(str_from(wrong[i]), STR("key_")));
+}
+
 static void utf8_is_rfc_3629(void **state)
 {
     (void)state;
@@ -183,6 +194,7 @@ int main(void)
         cmocka_unit_test(trim_takes_spaces_and_tabs_at_both_ends),
         cmocka_unit_test(split_gives_every_piece_even_empty_ones),
         cmocka_unit_test(numbers_are_digits_that_fit),
+        cmocka_unit_test(an_id_is_its_prefix_and_base62),
         cmocka_unit_test(utf8_is_rfc_3629),
         cmocka_unit_test(utf8_never_reads_past_the_slice),
         cmocka_unit_test(buffer_grows_and_formats),
