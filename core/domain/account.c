@@ -126,22 +126,17 @@ bool account_email(struct arena *arena, struct str text, struct str *email)
 
 /* ---- rows ---- */
 
-static struct str text_of(struct arena *arena, const struct pg_rows *rows, size_t row, int column)
-{
-    return pg_is_null(rows, row, column) ? STR_NONE : arena_str(arena, pg_str(rows, row, column));
-}
-
 static void from_row(struct arena *arena, const struct pg_rows *rows, size_t row, struct account *account)
 {
     *account = (struct account){
         .id = pg_i64(rows, row, 0),
-        .ref = text_of(arena, rows, row, 1),
-        .name = text_of(arena, rows, row, 2),
-        .email = text_of(arena, rows, row, 3),
-        .organization = text_of(arena, rows, row, 4),
-        .plans = text_of(arena, rows, row, 5),
+        .ref = pg_text(arena, rows, row, 1),
+        .name = pg_text(arena, rows, row, 2),
+        .email = pg_text(arena, rows, row, 3),
+        .organization = pg_text(arena, rows, row, 4),
+        .plans = pg_text(arena, rows, row, 5),
         .is_banned = pg_bool(rows, row, 6),
-        .ban_reason = text_of(arena, rows, row, 7),
+        .ban_reason = pg_text(arena, rows, row, 7),
         .banned_until_ms = pg_i64(rows, row, 8),
         .created_ms = pg_i64(rows, row, 9),
     };
@@ -231,7 +226,7 @@ int account_password(struct arena *arena, struct str email, int64_t *id, struct 
     bool found = pg_count(rows) == 1;
     if (found) {
         *id = pg_i64(rows, 0, 0);
-        *password_hash = text_of(arena, rows, 0, 1);
+        *password_hash = pg_text(arena, rows, 0, 1);
     }
     pg_rows_free(rows);
     return found ? 0 : -ENOENT;

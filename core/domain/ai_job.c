@@ -301,29 +301,24 @@ static const struct pg_statement sql_forget = {
     "DELETE FROM ai_job WHERE id = ANY (ARRAY(SELECT id FROM ai_job WHERE completed_at < now() - $1::bigint * "
     "interval '1 day' LIMIT $2::bigint))"};
 
-static struct str column(struct arena *arena, const struct pg_rows *rows, size_t row, int number)
-{
-    return pg_is_null(rows, row, number) ? STR_NONE : arena_str(arena, pg_str(rows, row, number));
-}
-
 static void from_row(struct arena *arena, const struct pg_rows *rows, size_t row, struct ai_job *job)
 {
     *job = (struct ai_job){
         .seq = pg_i64(rows, row, 0),
-        .id = column(arena, rows, row, 1),
-        .model = column(arena, rows, row, 2),
-        .kind = column(arena, rows, row, 3),
-        .status = column(arena, rows, row, 4),
+        .id = pg_text(arena, rows, row, 1),
+        .model = pg_text(arena, rows, row, 2),
+        .kind = pg_text(arena, rows, row, 3),
+        .status = pg_text(arena, rows, row, 4),
         .created_ms = pg_i64(rows, row, 5),
         .completed_ms = pg_i64(rows, row, 6),
-        .cost = column(arena, rows, row, 7),
+        .cost = pg_text(arena, rows, row, 7),
         .prompt_tokens = pg_i64(rows, row, 8),
         .completion_tokens = pg_i64(rows, row, 9),
-        .text = column(arena, rows, row, 10),
-        .error_code = column(arena, rows, row, 11),
-        .error_message = column(arena, rows, row, 12),
+        .text = pg_text(arena, rows, row, 10),
+        .error_code = pg_text(arena, rows, row, 11),
+        .error_message = pg_text(arena, rows, row, 12),
         .streamed = pg_bool(rows, row, 13),
-        .answer = column(arena, rows, row, 14),
+        .answer = pg_text(arena, rows, row, 14),
     };
 }
 
@@ -358,14 +353,6 @@ int ai_job_list(struct arena *arena, int64_t account_id, struct str status, int6
 
 int ai_job_forget(void)
 {
-    struct pg_rows *rows;
-    size_t gone = FORGET_AT_ONCE;
-    int result = 0;
-    while (result == 0 && gone == FORGET_AT_ONCE) {
-        result = pg_write(&sql_forget, PG_VALUES(PG_INT(config->ai_job_days), PG_INT(FORGET_AT_ONCE)), &rows);
-        gone = result == 0 ? pg_affected(rows) : 0;
-        if (result == 0)
-            pg_rows_free(rows);
-    }
-    return result;
+    return pg_remove(&sql_forget, PG_VALUES(PG_INT(config->ai_job_days), PG_INT(FORGET_AT_ONCE)),
+                     FORGET_AT_ONCE);
 }

@@ -44,11 +44,6 @@ int audit_add(const char *action, int64_t account_id, struct str object)
         &sql_add, PG_VALUES(AUDIT_WHO, PG_INT(account_id), PG_TEXT(str_from(action)), PG_TEXT(object)), NULL);
 }
 
-static struct str text_of(struct arena *arena, const struct pg_rows *rows, size_t row, int column)
-{
-    return pg_is_null(rows, row, column) ? STR_NONE : arena_str(arena, pg_str(rows, row, column));
-}
-
 int audit_list(struct arena *arena, const struct audit_filter *filter, struct audit_row **out, size_t *count)
 {
     struct str action = filter->action;
@@ -71,13 +66,13 @@ int audit_list(struct arena *arena, const struct audit_filter *filter, struct au
         (*out)[i] = (struct audit_row){
             .id = pg_i64(rows, i, 0),
             .at_ms = pg_i64(rows, i, 1),
-            .actor = text_of(arena, rows, i, 2),
+            .actor = pg_text(arena, rows, i, 2),
             .account_id = pg_i64(rows, i, 3),
-            .account = text_of(arena, rows, i, 4),
-            .action = text_of(arena, rows, i, 5),
-            .object = text_of(arena, rows, i, 6),
-            .address = text_of(arena, rows, i, 7),
-            .request_id = text_of(arena, rows, i, 8),
+            .account = pg_text(arena, rows, i, 4),
+            .action = pg_text(arena, rows, i, 5),
+            .object = pg_text(arena, rows, i, 6),
+            .address = pg_text(arena, rows, i, 7),
+            .request_id = pg_text(arena, rows, i, 8),
         };
     pg_rows_free(rows);
     return 0;
@@ -85,15 +80,6 @@ int audit_list(struct arena *arena, const struct audit_filter *filter, struct au
 
 int audit_forget(void)
 {
-    size_t removed;
-    do {
-        struct pg_rows *rows;
-        int result =
-            pg_write(&sql_forget, PG_VALUES(PG_INT(config->audit_days), PG_INT(FORGET_AT_ONCE)), &rows);
-        if (result)
-            return result;
-        removed = pg_affected(rows);
-        pg_rows_free(rows);
-    } while (removed == FORGET_AT_ONCE);
-    return 0;
+    return pg_remove(&sql_forget, PG_VALUES(PG_INT(config->audit_days), PG_INT(FORGET_AT_ONCE)),
+                     FORGET_AT_ONCE);
 }

@@ -246,15 +246,6 @@ int event_place(int64_t account_id, struct str id, int64_t *seq)
 
 int event_forget(void)
 {
-    size_t removed;
-    do {
-        struct pg_rows *rows;
-        int result =
-            pg_write(&sql_forget, PG_VALUES(PG_INT(config->event_days), PG_INT(FORGET_AT_ONCE)), &rows);
-        if (result)
-            return result;
-        removed = pg_affected(rows);
-        pg_rows_free(rows);
-    } while (removed == FORGET_AT_ONCE);
-    return 0;
+    return pg_remove(&sql_forget, PG_VALUES(PG_INT(config->event_days), PG_INT(FORGET_AT_ONCE)),
+                     FORGET_AT_ONCE);
 }

@@ -178,16 +178,6 @@ void idempotency_drop(void)
 
 int idempotency_forget(void)
 {
-    size_t gone;
-    int result;
-    do {
-        struct pg_rows *rows;
-        gone = 0;
-        result = pg_write(&sql_forget, PG_VALUES(PG_INT(IDEMPOTENCY_KEEP_S), PG_INT(FORGET_AT_ONCE)), &rows);
-        if (result == 0) {
-            gone = pg_affected(rows);
-            pg_rows_free(rows);
-        }
-    } while (gone == FORGET_AT_ONCE);
-    return result;
+    return pg_remove(&sql_forget, PG_VALUES(PG_INT(IDEMPOTENCY_KEEP_S), PG_INT(FORGET_AT_ONCE)),
+                     FORGET_AT_ONCE);
 }

@@ -198,29 +198,24 @@ void key_close_loop(struct loop *loop)
 
 /* ---- rows ---- */
 
-static struct str text_of(struct arena *arena, const struct pg_rows *rows, size_t row, int column)
-{
-    return pg_is_null(rows, row, column) ? STR_NONE : arena_str(arena, pg_str(rows, row, column));
-}
-
 static void from_row(struct arena *arena, const struct pg_rows *rows, size_t row, struct key_row *key)
 {
     *key = (struct key_row){
         .id = pg_i64(rows, row, 0),
-        .ref = text_of(arena, rows, row, 1),
+        .ref = pg_text(arena, rows, row, 1),
         .account_id = pg_i64(rows, row, 2),
-        .account = text_of(arena, rows, row, 3),
-        .surface = text_of(arena, rows, row, 4),
-        .name = text_of(arena, rows, row, 5),
-        .shown = text_of(arena, rows, row, 6),
-        .scopes = text_of(arena, rows, row, 7),
-        .allow_from = text_of(arena, rows, row, 8),
+        .account = pg_text(arena, rows, row, 3),
+        .surface = pg_text(arena, rows, row, 4),
+        .name = pg_text(arena, rows, row, 5),
+        .shown = pg_text(arena, rows, row, 6),
+        .scopes = pg_text(arena, rows, row, 7),
+        .allow_from = pg_text(arena, rows, row, 8),
         .signs = pg_bool(rows, row, 9),
         .must_sign = pg_bool(rows, row, 10),
         .created_ms = pg_i64(rows, row, 11),
         .expires_ms = pg_i64(rows, row, 12),
         .revoked_ms = pg_i64(rows, row, 13),
-        .rotated_to = text_of(arena, rows, row, 14),
+        .rotated_to = pg_text(arena, rows, row, 14),
     };
 }
 

@@ -410,16 +410,7 @@ int lease_sweep(void)
 
 int lease_forget(void)
 {
-    size_t removed;
-    do {
-        struct pg_rows *rows;
-        int result = pg_write(&sql_forget, PG_VALUES(PG_INT(LEASE_KEPT_DAYS), PG_INT(FORGET_AT_ONCE)), &rows);
-        if (result)
-            return result;
-        removed = pg_affected(rows);
-        pg_rows_free(rows);
-    } while (removed == FORGET_AT_ONCE);
-    return 0;
+    return pg_remove(&sql_forget, PG_VALUES(PG_INT(LEASE_KEPT_DAYS), PG_INT(FORGET_AT_ONCE)), FORGET_AT_ONCE);
 }
 
 /* ---- a check ---- */

@@ -64,11 +64,6 @@ static const struct pg_statement sql_list = {
     "FROM ledger_transfer WHERE account_id = $1::bigint AND ($2::bigint = 0 OR id < $2::bigint) "
     "ORDER BY id DESC LIMIT $3::bigint"};
 
-static struct str text_of(struct arena *arena, const struct pg_rows *rows, size_t row, int column)
-{
-    return pg_is_null(rows, row, column) ? STR_NONE : arena_str(arena, pg_str(rows, row, column));
-}
-
 /* A new id behind a prefix. */
 static struct str make_id(struct arena *arena, const char *prefix)
 {
@@ -104,12 +99,12 @@ int ledger_sums(struct arena *arena, int64_t account_id, struct ledger_sums *sum
     if (result)
         return result;
     *sums = (struct ledger_sums){
-        .balance = text_of(arena, rows, 0, 0),
-        .available = text_of(arena, rows, 0, 1),
-        .leased = text_of(arena, rows, 0, 2),
-        .current_month = text_of(arena, rows, 0, 3),
-        .last_month = text_of(arena, rows, 0, 4),
-        .today = text_of(arena, rows, 0, 5),
+        .balance = pg_text(arena, rows, 0, 0),
+        .available = pg_text(arena, rows, 0, 1),
+        .leased = pg_text(arena, rows, 0, 2),
+        .current_month = pg_text(arena, rows, 0, 3),
+        .last_month = pg_text(arena, rows, 0, 4),
+        .today = pg_text(arena, rows, 0, 5),
     };
     pg_rows_free(rows);
     return 0;
@@ -128,11 +123,11 @@ int ledger_list(struct arena *arena, int64_t account_id, int64_t cursor, int64_t
         (*out)[i] = (struct ledger_row){
             .id = pg_i64(rows, i, 0),
             .at_ms = pg_i64(rows, i, 1),
-            .kind = text_of(arena, rows, i, 2),
-            .debit = text_of(arena, rows, i, 3),
-            .credit = text_of(arena, rows, i, 4),
-            .amount = text_of(arena, rows, i, 5),
-            .ref = text_of(arena, rows, i, 6),
+            .kind = pg_text(arena, rows, i, 2),
+            .debit = pg_text(arena, rows, i, 3),
+            .credit = pg_text(arena, rows, i, 4),
+            .amount = pg_text(arena, rows, i, 5),
+            .ref = pg_text(arena, rows, i, 6),
         };
     pg_rows_free(rows);
     return 0;
@@ -143,13 +138,13 @@ int ledger_list(struct arena *arena, int64_t account_id, int64_t cursor, int64_t
 static void read_deposit(struct arena *arena, const struct pg_rows *rows, struct ledger_deposit *deposit)
 {
     *deposit = (struct ledger_deposit){
-        .id = text_of(arena, rows, 0, 0),
-        .amount = text_of(arena, rows, 0, 1),
-        .currency = text_of(arena, rows, 0, 2),
-        .credited = text_of(arena, rows, 0, 3),
-        .refunded = text_of(arena, rows, 0, 4),
-        .driver = text_of(arena, rows, 0, 5),
-        .balance = text_of(arena, rows, 0, 6),
+        .id = pg_text(arena, rows, 0, 0),
+        .amount = pg_text(arena, rows, 0, 1),
+        .currency = pg_text(arena, rows, 0, 2),
+        .credited = pg_text(arena, rows, 0, 3),
+        .refunded = pg_text(arena, rows, 0, 4),
+        .driver = pg_text(arena, rows, 0, 5),
+        .balance = pg_text(arena, rows, 0, 6),
     };
 }
 
@@ -159,7 +154,7 @@ static int price(struct arena *arena, struct str amount, struct str rate, struct
     int result = pg_read(&sql_price, PG_VALUES(PG_TEXT(amount), PG_TEXT(rate)), &rows);
     if (result)
         return result;
-    *credited = text_of(arena, rows, 0, 0);
+    *credited = pg_text(arena, rows, 0, 0);
     result = pg_bool(rows, 0, 1) ? 0 : -ERANGE;
     pg_rows_free(rows);
     return result;
@@ -205,8 +200,8 @@ static int find_deposit(struct arena *arena, struct str id, struct payment *refu
         result = -ERANGE;
     else {
         refund->account_id = pg_i64(rows, 0, 0);
-        refund->amount = text_of(arena, rows, 0, 4);
-        *ref = text_of(arena, rows, 0, 1);
+        refund->amount = pg_text(arena, rows, 0, 4);
+        *ref = pg_text(arena, rows, 0, 1);
     }
     pg_rows_free(rows);
     return result;
@@ -228,7 +223,7 @@ static int refund_now(struct arena *arena, struct str id, struct payment *refund
         result = -EDQUOT;
     if (result == 0) {
         read_deposit(arena, rows, deposit);
-        refund->id = text_of(arena, rows, 0, 7);
+        refund->id = pg_text(arena, rows, 0, 7);
         result = payment_driver()->refund(arena, refund, ref);
     }
     pg_rows_free(rows);
@@ -261,7 +256,7 @@ static int adjust(struct arena *arena, int64_t account_id, const char *kind, str
         &rows);
     if (result)
         return result;
-    *balance = text_of(arena, rows, 0, 0);
+    *balance = pg_text(arena, rows, 0, 0);
     pg_rows_free(rows);
     return balance->at ? 0 : -EDQUOT;
 }

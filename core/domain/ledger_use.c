@@ -15,11 +15,6 @@ static const struct pg_statement sql_total = {
     "SELECT coalesce(sum(u.calls), 0)::bigint, coalesce(sum(u.prompt_tokens), 0)::bigint, "
     "coalesce(sum(u.completion_tokens), 0)::bigint, money_text(coalesce(sum(u.cost), 0)) FROM usage_day u WHERE " BETWEEN};
 
-static struct str text_of(struct arena *arena, const struct pg_rows *rows, size_t row, int column)
-{
-    return pg_is_null(rows, row, column) ? STR_NONE : arena_str(arena, pg_str(rows, row, column));
-}
-
 int ledger_usage(struct arena *arena, int64_t account_id, struct str from, struct str to,
                  const struct ledger_use *after, int64_t limit, struct ledger_use **out, size_t *count)
 {
@@ -35,14 +30,14 @@ int ledger_usage(struct arena *arena, int64_t account_id, struct str from, struc
     *out = arena_alloc(arena, *count * sizeof **out);
     for (size_t i = 0; i < *count; i++)
         (*out)[i] = (struct ledger_use){
-            .day = text_of(arena, rows, i, 0),
-            .model = text_of(arena, rows, i, 1),
-            .key = text_of(arena, rows, i, 2),
+            .day = pg_text(arena, rows, i, 0),
+            .model = pg_text(arena, rows, i, 1),
+            .key = pg_text(arena, rows, i, 2),
             .key_id = pg_i64(rows, i, 3),
             .calls = pg_i64(rows, i, 4),
             .prompt_tokens = pg_i64(rows, i, 5),
             .completion_tokens = pg_i64(rows, i, 6),
-            .cost = text_of(arena, rows, i, 7),
+            .cost = pg_text(arena, rows, i, 7),
         };
     pg_rows_free(rows);
     return 0;
@@ -59,7 +54,7 @@ int ledger_usage_total(struct arena *arena, int64_t account_id, struct str from,
         .calls = pg_i64(rows, 0, 0),
         .prompt_tokens = pg_i64(rows, 0, 1),
         .completion_tokens = pg_i64(rows, 0, 2),
-        .cost = text_of(arena, rows, 0, 3),
+        .cost = pg_text(arena, rows, 0, 3),
     };
     pg_rows_free(rows);
     return 0;

@@ -179,16 +179,7 @@ int login_end(int64_t login_id)
 
 int login_forget(void)
 {
-    size_t removed;
-    do {
-        struct pg_rows *rows;
-        int result = pg_write(&sql_forget, PG_VALUES(PG_INT(FORGET_AT_ONCE)), &rows);
-        if (result)
-            return result;
-        removed = pg_affected(rows);
-        pg_rows_free(rows);
-    } while (removed == FORGET_AT_ONCE);
-    return 0;
+    return pg_remove(&sql_forget, PG_VALUES(PG_INT(FORGET_AT_ONCE)), FORGET_AT_ONCE);
 }
 
 /* ---- whose token is it? ---- */

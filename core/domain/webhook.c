@@ -83,25 +83,20 @@ bool webhook_event_is_fit(struct str text)
 
 /* ---- rows ---- */
 
-static struct str text_of(struct arena *arena, const struct pg_rows *rows, size_t row, int column)
-{
-    return pg_is_null(rows, row, column) ? STR_NONE : arena_str(arena, pg_str(rows, row, column));
-}
-
 void webhook_from_row(struct arena *arena, const struct pg_rows *rows, size_t row, struct webhook *webhook)
 {
     *webhook = (struct webhook){
         .id = pg_i64(rows, row, 0),
-        .ref = text_of(arena, rows, row, 1),
+        .ref = pg_text(arena, rows, row, 1),
         .account_id = pg_i64(rows, row, 2),
-        .account = text_of(arena, rows, row, 3),
-        .url = text_of(arena, rows, row, 4),
-        .description = text_of(arena, rows, row, 5),
-        .events = text_of(arena, rows, row, 6),
-        .surfaces = text_of(arena, rows, row, 7),
+        .account = pg_text(arena, rows, row, 3),
+        .url = pg_text(arena, rows, row, 4),
+        .description = pg_text(arena, rows, row, 5),
+        .events = pg_text(arena, rows, row, 6),
+        .surfaces = pg_text(arena, rows, row, 7),
         .ordered = pg_bool(rows, row, 8),
         .enabled = pg_bool(rows, row, 9),
-        .disabled_reason = text_of(arena, rows, row, 10),
+        .disabled_reason = pg_text(arena, rows, row, 10),
         .disabled_ms = pg_i64(rows, row, 11),
         .failing_since_ms = pg_i64(rows, row, 12),
         .paused_until_ms = pg_i64(rows, row, 13),

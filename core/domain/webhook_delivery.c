@@ -68,27 +68,22 @@ bool webhook_delivery_parse(struct str ref, int64_t *id)
 
 /* ---- rows ---- */
 
-static struct str text_of(struct arena *arena, const struct pg_rows *rows, size_t row, int column)
-{
-    return pg_is_null(rows, row, column) ? STR_NONE : arena_str(arena, pg_str(rows, row, column));
-}
-
 static void from_row(struct arena *arena, const struct pg_rows *rows, size_t row,
                      struct webhook_delivery *delivery)
 {
     *delivery = (struct webhook_delivery){
         .id = pg_i64(rows, row, 0),
-        .webhook = text_of(arena, rows, row, 1),
-        .event_id = text_of(arena, rows, row, 2),
-        .surface = text_of(arena, rows, row, 3),
-        .event = text_of(arena, rows, row, 4),
-        .status = text_of(arena, rows, row, 5),
+        .webhook = pg_text(arena, rows, row, 1),
+        .event_id = pg_text(arena, rows, row, 2),
+        .surface = pg_text(arena, rows, row, 3),
+        .event = pg_text(arena, rows, row, 4),
+        .status = pg_text(arena, rows, row, 5),
         .attempts = pg_i64(rows, row, 6),
         .next_ms = pg_i64(rows, row, 7),
         .created_ms = pg_i64(rows, row, 8),
         .last_ms = pg_i64(rows, row, 9),
         .last_status = pg_i64(rows, row, 10),
-        .last_error = text_of(arena, rows, row, 11),
+        .last_error = pg_text(arena, rows, row, 11),
     };
     snprintf(delivery->ref, sizeof delivery->ref, "dlv_%lld", (long long)delivery->id);
 }
@@ -123,8 +118,8 @@ static void read_attempts(struct arena *arena, const struct pg_rows *rows, struc
             .took_ms = pg_i64(rows, i, 15),
             .ok = pg_bool(rows, i, 16),
             .status = pg_i64(rows, i, 17),
-            .error = text_of(arena, rows, i, 18),
-            .answer = text_of(arena, rows, i, 19),
+            .error = pg_text(arena, rows, i, 18),
+            .answer = pg_text(arena, rows, i, 19),
         };
     delivery->log = attempts;
     delivery->log_count = count;
@@ -139,7 +134,7 @@ int webhook_delivery_get(struct arena *arena, int64_t account_id, int64_t id, st
     bool found = pg_count(rows) > 0;
     if (found) {
         from_row(arena, rows, 0, row);
-        row->body = text_of(arena, rows, 0, 12);
+        row->body = pg_text(arena, rows, 0, 12);
         read_attempts(arena, rows, row);
     }
     pg_rows_free(rows);

@@ -102,11 +102,6 @@ int webhook_take_over(const struct webhook_target *target)
 
 /* ---- deliveries ---- */
 
-static struct str text_of(struct arena *arena, const struct pg_rows *rows, size_t row, int column)
-{
-    return pg_is_null(rows, row, column) ? STR_NONE : arena_str(arena, pg_str(rows, row, column));
-}
-
 int webhook_claim(struct arena *arena, const struct webhook_target *target, struct webhook_item *const *hand,
                   size_t hand_count, size_t most, struct webhook_item **out, size_t *count)
 {
@@ -132,10 +127,10 @@ int webhook_claim(struct arena *arena, const struct webhook_target *target, stru
             .attempts = pg_i64(rows, i, 1),
             .tries = pg_i64(rows, i, 2),
             .round = pg_i64(rows, i, 3),
-            .event_id = text_of(arena, rows, i, 4),
-            .surface = text_of(arena, rows, i, 5),
-            .object = text_of(arena, rows, i, 6),
-            .body = text_of(arena, rows, i, 7),
+            .event_id = pg_text(arena, rows, i, 4),
+            .surface = pg_text(arena, rows, i, 5),
+            .object = pg_text(arena, rows, i, 6),
+            .body = pg_text(arena, rows, i, 7),
         };
     pg_rows_free(rows);
     return 0;

@@ -70,6 +70,8 @@ size_t pg_affected(const struct pg_rows *rows);
 bool pg_is_null(const struct pg_rows *rows, size_t row, int column);
 /* Valid until pg_rows_free; STR_NONE for NULL. NUL-terminated behind its size. */
 struct str pg_str(const struct pg_rows *rows, size_t row, int column);
+/* The same in the arena, to stay. */
+struct str pg_text(struct arena *arena, const struct pg_rows *rows, size_t row, int column);
 /* Aborts on what is no integer: columns are ours. NULL gives 0. */
 int64_t pg_i64(const struct pg_rows *rows, size_t row, int column);
 bool pg_bool(const struct pg_rows *rows, size_t row, int column);
@@ -98,6 +100,10 @@ int pg_read(const struct pg_statement *statement, const struct pg_value *values,
  */
 int pg_write(const struct pg_statement *statement, const struct pg_value *values, size_t count,
              struct pg_rows **rows) MUST_USE;
+
+/* A write that removes rows, at most `at_once` of them as one of its values says, again and again until there are fewer. Waits. */
+int pg_remove(const struct pg_statement *statement, const struct pg_value *values, size_t count,
+              size_t at_once) MUST_USE;
 
 /*
  * A transaction as a scope, on a connection of its own:

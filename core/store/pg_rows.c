@@ -51,6 +51,12 @@ struct str pg_str(const struct pg_rows *rows, size_t row, int column)
     return str_of(PQgetvalue(result, (int)row, column), (size_t)PQgetlength(result, (int)row, column));
 }
 
+struct str pg_text(struct arena *arena, const struct pg_rows *rows, size_t row, int column)
+{
+    struct str text = pg_str(rows, row, column);
+    return text.at ? arena_str(arena, text) : STR_NONE;
+}
+
 int64_t pg_i64(const struct pg_rows *rows, size_t row, int column)
 {
     struct str digits = pg_str(rows, row, column);

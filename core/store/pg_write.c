@@ -111,3 +111,18 @@ int pg_write(const struct pg_statement *statement, const struct pg_value *values
         return pg_scope_call(statement, values, count, rows);
     return pg_lane_call(&pg_self()->write, "commit", -ECONNRESET, statement, values, count, rows);
 }
+
+int pg_remove(const struct pg_statement *statement, const struct pg_value *values, size_t count,
+              size_t at_once)
+{
+    size_t gone;
+    do {
+        struct pg_rows *rows;
+        int result = pg_write(statement, values, count, &rows);
+        if (result)
+            return result;
+        gone = pg_affected(rows);
+        pg_rows_free(rows);
+    } while (gone == at_once);
+    return 0;
+}
