@@ -14,6 +14,8 @@ from peers import Nginx
 from report import heading, median, say
 
 RATE = 500
+# Who is woken in turn by an unstreamed call, between its client and its client: server, Redis, worker, upstream, worker, Redis, server.
+HOPS = 7
 CONNECTIONS = 64
 ANSWER = ('{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":'
           '"assistant","content":"Hello! How can I help you today?"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,'
@@ -104,8 +106,19 @@ def cpu_of_parts(gateway):
     return parts
 
 
-def measure_latency(plan, caller):
+def measure_hops(plan, program):
+    done = subprocess.run([program, str(HOPS), str(RATE), str(2 * plan.seconds)], capture_output=True, text=True,
+                          timeout=2 * plan.seconds + 60)
+    if done.returncode:
+        raise Broken(f"hops: {done.stderr[:500]}")
+    return [int(word) / 1e3 for word in done.stdout.split()[2:]]
+
+
+def measure_latency(plan, caller, hops):
     seconds = 2 * plan.seconds
+    floor = [measure_hops(plan, hops) for _ in range(plan.rounds)]
+    say(f"{HOPS} processes that only hand on, at {RATE}/s, p50", f"{median(p50 for p50, _ in floor):.2f} ms",
+        f"p99 {median(p99 for _, p99 in floor):.2f} ms: as many are woken by a call")
     rounds = [(caller.direct(False, seconds), caller.through("bench-whole", False, seconds),
                caller.direct(True, seconds), caller.through("bench-stream", True, seconds)) for _ in range(plan.rounds)]
     for title, goal, own in (("unstreamed, p50", "0.5 ms", lambda r: r[1].p50_ms - r[0].p50_ms),
@@ -139,7 +152,7 @@ def measure_ai(plan, program, folder):
         gateway = Gateway(program, os.path.join(folder, "data"), {"LOG_LEVEL": "info"})
         upstream = Upstream(os.path.join(folder, "upstream"))
         caller = Caller(build("calls", folder), gateway, upstream, prepare(gateway, upstream))
-        measure_latency(plan, caller)
+        measure_latency(plan, caller, build("hops", folder))
         measure_rate(plan, caller, "calls of the sandbox", "sandbox", False, 256)
         measure_rate(plan, caller, "calls of the upstream", "bench-whole", False, 256)
         measure_rate(plan, caller, "streams of the upstream", "bench-stream", True, 256)

@@ -7,7 +7,7 @@ from load import HERE, Broken, Figures
 from machine import stop
 
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2"]
-LIBRARIES = {"handshakes": ["-lssl", "-lcrypto", "-lpthread"], "storm": [], "subscribers": [], "calls": []}
+LIBRARIES = {"handshakes": ["-lssl", "-lcrypto", "-lpthread"], "storm": [], "subscribers": [], "calls": [], "hops": []}
 THREADS = 16
 
 
