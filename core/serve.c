@@ -56,6 +56,7 @@ static const struct surface *const surfaces[] = {
 static int init_gate(char *error, size_t error_size)
 {
     size_t skipped = config->test_endpoints ? 0 : 1;
+    events_init();
     return gate_init(surfaces + skipped, ARRAY_SIZE(surfaces) - skipped, error, error_size);
 }
 

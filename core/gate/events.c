@@ -206,10 +206,14 @@ void events_ticket(struct request *request)
 
 /* ---- the loop's ---- */
 
-void events_open_loop(struct loop *loop)
+void events_init(void)
 {
     metric_name_slot(M_EVENT_STREAMS, EVENTS_SOCKET, "websocket");
     metric_name_slot(M_EVENT_STREAMS, EVENTS_SSE, "sse");
+}
+
+void events_open_loop(struct loop *loop)
+{
     feed_open_loop(loop);
     audience_open_loop(loop);
     watch_open_loop(loop);

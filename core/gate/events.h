@@ -20,6 +20,8 @@ void events_stream(struct request *request);
 /* POST …/stream/ticket */
 void events_ticket(struct request *request);
 
+/* Once per process, before threads. */
+void events_init(void);
 /* The loop's part. After the stores were opened; closing waits, on a fiber. */
 void events_open_loop(struct loop *loop);
 /* The server drains: event streams end. (WebSockets hear it from their server.) */
