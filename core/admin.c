@@ -19,7 +19,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORDS_MAX = 2 + OPERATOR_ARGUMENTS_MAX, OPTION_SIZE = 40, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum {
+    WORDS_MAX = 2 + OPERATOR_ARGUMENTS_MAX,
+    OPTION_SIZE = 40,
+    FILE_MAX_SIZE = 1 << 20,
+    FILE_PIECE = 65536,
+    EXIT_FAILED = 1,
+    EXIT_USAGE = 2
+};
 
 /* Words that stand for a noun and a verb. */
 static const struct {
@@ -74,8 +81,8 @@ static const char *option_name(char out[OPTION_SIZE], const char *name)
 
 static void print_value_name(FILE *out, const struct operator_argument *argument)
 {
-    if (argument->type == OPERATOR_TIME) {
-        fputs("TIME", out);
+    if (argument->type == OPERATOR_TIME || argument->type == OPERATOR_FILE) {
+        fputs(argument->type == OPERATOR_TIME ? "TIME" : "FILE", out);
         return;
     }
     for (const char *c = argument->name; *c; c++)
@@ -198,6 +205,31 @@ static bool read_options(int argc, char **argv, const struct operator_verb *verb
     return true;
 }
 
+/* The text of a file; a word that names none stays what it is, for the verb may know it. */
+static bool read_file(const char *path, struct str *text)
+{
+    struct buf read = {0};
+    FILE *file = fopen(path, "re");
+    size_t got = 1;
+    if (!file && errno == ENOENT && !strchr(path, '/') && !strchr(path, '.')) {
+        *text = str_from(path);
+        return true;
+    }
+    while (file && got > 0 && read.size <= FILE_MAX_SIZE) {
+        got = fread(buf_reserve(&read, FILE_PIECE), 1, FILE_PIECE, file);
+        read.size += got;
+    }
+    bool fine = file && !ferror(file) && read.size <= FILE_MAX_SIZE;
+    if (!fine)
+        fail(arena_printf(&admin.arena, "%s can't be read: %s", path,
+                          file && !ferror(file) ? "too large" : strerror(errno)));
+    if (file)
+        fclose(file);
+    *text = arena_str(&admin.arena, buf_str(&read));
+    buf_clear(&read);
+    return fine;
+}
+
 /* Words stand for the arguments that may be given so, in their order. */
 static bool place_values(const struct operator_verb *verb)
 {
@@ -212,6 +244,8 @@ static bool place_values(const struct operator_verb *verb)
         else if (!value && argument->flags & OPERATOR_WORD && word < admin.word_count)
             value = admin.words[word++];
         admin.call.values[i] = str_from(value);
+        if (value && argument->type == OPERATOR_FILE && !read_file(value, &admin.call.values[i]))
+            return false;
     }
     if (word == admin.word_count)
         return true;

@@ -41,6 +41,10 @@ void tls_context_unref(struct tls_context *context);
 /* When the first of its certificates expires (or did), in unix seconds. */
 int64_t tls_context_expires(const struct tls_context *context);
 
+/* Whether it is PEM of certificates and of nothing else, at least one. 0, or -EINVAL with one line in `error` that says what is
+ * wrong and begins with `name`. */
+int tls_check_authorities(struct str pem, const char *name, char *error, size_t error_size) MUST_USE;
+
 /* A self-signed certificate for `name`, "*.name", localhost, *.localhost, 127.0.0.1 and ::1, valid for a year, and its
  * P-256 key, as PEM. For development. 0, or -EINVAL for what is no host name. */
 int tls_make_certificate(const char *name, struct buf *chain, struct buf *key) MUST_USE;

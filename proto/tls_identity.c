@@ -81,6 +81,20 @@ static int read_chain(struct tls_identity *identity, const struct tls_certificat
     return 0;
 }
 
+int tls_check_authorities(struct str pem, const char *name, char *error, size_t error_size)
+{
+    struct report report = {error, error_size};
+    struct tls_identity identity = {0};
+    const struct tls_certificate from = {.chain = pem, .chain_name = name};
+    if (count_of(pem, STR("-----BEGIN ")) != count_of(pem, STR("-----BEGIN CERTIFICATE-----")))
+        return refuse(report, name, "there is something else in it than certificates");
+    tls_start_library();
+    mbedtls_x509_crt_init(&identity.chain);
+    int result = read_chain(&identity, &from, report);
+    mbedtls_x509_crt_free(&identity.chain);
+    return result;
+}
+
 static int read_key(struct tls_identity *identity, const struct tls_certificate *from, struct report report)
 {
     if (count_of(from->key, STR("-----BEGIN ")) == 0)

@@ -55,6 +55,7 @@ static int write_fetch(struct ai_run *run, const struct ai_provider_ops *api, st
         .header_timeout_ms = (uint64_t)provider->header_ms,
         .total_timeout_ms = ai_run_left_ms(run),
         .max_body_bytes = run->streams ? SIZE_MAX : AI_ANSWER_MAX, /* a stream is bounded by its time */
+        .authorities = provider->ca,
         .pool = provider->name,
     };
     buf_clear(&body);
@@ -75,11 +76,12 @@ static int transport_failure(int result, struct ai_failure *failure)
     case -ETIMEDOUT: fault = AI_FAULT_TIMEOUT; break;
     case -ECONNREFUSED:
     case -EHOSTUNREACH:
+    case -EPROTO: /* no TLS, or a certificate that is not the provider's */
     case -EINVAL: fault = AI_FAULT_UNREACHABLE; break;
     case -EMSGSIZE: fault = AI_FAULT_PROTOCOL; break;
     default: fault = AI_FAULT_BROKEN; break;
     }
-    ai_failure_make(failure, fault, STR_NONE);
+    ai_failure_make(failure, fault, str_from(fetch_reason(result)));
     return -EPROTO;
 }
 

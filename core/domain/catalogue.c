@@ -17,7 +17,7 @@ static const struct pg_statement sql_version = {"catalogue_version", "SELECT ver
 static const struct pg_statement sql_providers = {
     "catalogue_providers",
     "SELECT name, kind, base_url, api_key, max_in_flight, queue_calls, queue_bytes, queue_wait_ms, connect_ms, header_ms, "
-    "idle_ms, total_ms, native_completions, delay_ms, chunk_ms, fail_status, stall_after, answer_tokens, enabled "
+    "idle_ms, total_ms, native_completions, delay_ms, chunk_ms, fail_status, stall_after, answer_tokens, enabled, ca "
     "FROM provider ORDER BY name"};
 static const struct pg_statement sql_models = {
     "catalogue_models",
@@ -104,6 +104,7 @@ static int provider_from_row(struct arena *arena, const struct pg_rows *rows, si
     if (!provider_kind_find(pg_str(rows, row, 1), &provider->kind))
         return -EINVAL;
     provider->base_url = url.at;
+    provider->ca = text_at(arena, rows, row, 19).at;
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         *numbers[i] = pg_i64(rows, row, 4 + (int)i);
     provider->native_completions = pg_bool(rows, row, 12);

@@ -12,12 +12,12 @@ static const struct pg_statement sql_save_provider = {
     "provider_save",
     "WITH i AS (INSERT INTO provider AS p (name, kind, base_url, api_key, max_in_flight, queue_calls, queue_bytes, "
     "queue_wait_ms, connect_ms, header_ms, idle_ms, total_ms, delay_ms, chunk_ms, fail_status, stall_after, "
-    "answer_tokens, native_completions, enabled) VALUES ($1::text, coalesce($2::text, $21::text), $3::text, $4::bytea, "
+    "answer_tokens, native_completions, enabled, ca) VALUES ($1::text, coalesce($2::text, $21::text), $3::text, $4::bytea, "
     "coalesce($5::bigint, 1024), coalesce($6::bigint, 10000), coalesce($7::bigint, 268435456), "
     "coalesce($8::bigint, 30000), coalesce($9::bigint, 5000), coalesce($10::bigint, 120000), "
     "coalesce($11::bigint, 60000), coalesce($12::bigint, 600000), coalesce($13::bigint, 0), coalesce($14::bigint, 0), "
     "coalesce($15::bigint, 0), coalesce($16::bigint, -1), coalesce($17::bigint, 0), coalesce($18::bigint, 0) = 1, "
-    "coalesce($19::bigint, 1) = 1) "
+    "coalesce($19::bigint, 1) = 1, nullif($22::text, '')) "
     "ON CONFLICT (name) DO UPDATE SET kind = coalesce($2::text, p.kind), base_url = coalesce($3::text, p.base_url), "
     "api_key = coalesce($4::bytea, p.api_key), max_in_flight = coalesce($5::bigint, p.max_in_flight), "
     "queue_calls = coalesce($6::bigint, p.queue_calls), queue_bytes = coalesce($7::bigint, p.queue_bytes), "
@@ -27,8 +27,9 @@ static const struct pg_statement sql_save_provider = {
     "chunk_ms = coalesce($14::bigint, p.chunk_ms), fail_status = coalesce($15::bigint, p.fail_status), "
     "stall_after = coalesce($16::bigint, p.stall_after), answer_tokens = coalesce($17::bigint, p.answer_tokens), "
     "native_completions = coalesce($18::bigint = 1, p.native_completions), "
-    "enabled = coalesce($19::bigint = 1, p.enabled) RETURNING name)" AUDIT("$20", "provider.set", "i", "NULL",
-                                                                           "i.name") "SELECT FROM i"};
+    "enabled = coalesce($19::bigint = 1, p.enabled), "
+    "ca = CASE WHEN $22::text IS NULL THEN p.ca ELSE nullif($22::text, '') END RETURNING name)" AUDIT(
+        "$20", "provider.set", "i", "NULL", "i.name") "SELECT FROM i"};
 static const struct pg_statement sql_delete_provider = {
     "provider_delete", "WITH i AS (DELETE FROM provider WHERE name = $1::text RETURNING name)" AUDIT(
                            "$2", "provider.delete", "i", "NULL", "i.name") "SELECT FROM i"};
@@ -74,7 +75,7 @@ int provider_save(struct arena *arena, const struct provider_change *change)
     if (change->api_key.at)
         sealed = vault_seal(arena, change->api_key, "provider.api_key", change->name);
     enum provider_kind kind = PROVIDER_OPENAI;
-    struct pg_value values[4 + PROVIDER_NUMBERS + 2] = {PG_TEXT(change->name), PG_TEXT(change->kind),
+    struct pg_value values[4 + PROVIDER_NUMBERS + 3] = {PG_TEXT(change->name), PG_TEXT(change->kind),
                                                         PG_TEXT(change->base_url),
                                                         sealed.at ? PG_BYTES(sealed) : PG_NULL};
     for (size_t i = 0; i < PROVIDER_NUMBERS; i++)
@@ -83,6 +84,7 @@ int provider_save(struct arena *arena, const struct provider_change *change)
     (void)provider_kind_find(change->name,
                              &kind); /* the names of the program's own are those of their kinds */
     values[4 + PROVIDER_NUMBERS + 1] = PG_TEXT(str_from(provider_kind_name(kind)));
+    values[4 + PROVIDER_NUMBERS + 2] = PG_TEXT(change->ca);
     return as_range(pg_write(&sql_save_provider, values, ARRAY_SIZE(values), NULL));
 }
 

@@ -36,6 +36,7 @@ struct provider_change {
     struct str kind; /* of a new row that has the name of none: "openai" where absent */
     struct str base_url;
     struct str api_key; /* in clear; sealed before it is stored */
+    struct str ca;      /* PEM; empty: the system's again */
     int64_t numbers[PROVIDER_NUMBERS];
 };
 

@@ -76,6 +76,7 @@ static void add_provider(struct catalogue *catalogue, const struct provider *giv
     provider->name = keep(catalogue, str_from(given->name));
     provider->base_url = keep(catalogue, url);
     provider->api_key = keep(catalogue, str_from(given->api_key));
+    provider->ca = keep(catalogue, str_from(given->ca));
 }
 
 /* A provider as the settings have it. Of a row without a URL only what it lacks: a key of theirs goes nowhere else. */

@@ -30,6 +30,7 @@ struct provider {
     bool enabled;
     const char *base_url; /* without a slash at its end; NULL for the sandbox */
     const char *api_key;  /* NULL: there is none */
+    const char *ca;       /* PEM of who alone may sign its certificate; NULL: whom the system trusts */
     int64_t max_in_flight;
     int64_t queue_calls; /* that may wait for it, half of them of one account */
     int64_t queue_bytes; /* of these calls */

@@ -194,6 +194,7 @@ void fetch_init(void)
     /* TLS writes to a socket that its peer has closed. */
     CHECK(signal(SIGPIPE, SIG_IGN) != SIG_ERR);
     CHECK(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
+    fetch_calls_init();
     /* Otherwise looking up a name would stop the loop. */
     CHECK(curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_ASYNCHDNS);
 }

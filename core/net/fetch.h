@@ -35,7 +35,8 @@ struct fetch_request {
     bool truncate;               /* or, by this, is cut there, and its connection closed */
     bool guard;                  /* connect to no address that guard_allows (core/net/guard.h) refuses */
     size_t window_bytes;         /* of a stream; 0: FETCH_WINDOW */
-    const char *pool;            /* whose connections to use; NULL: the pool of all who name none */
+    const char *authorities; /* PEM: who alone may have signed the peer's certificate; NULL: the system's */
+    const char *pool;        /* whose connections to use; NULL: the pool of all who name none */
     unsigned
         pool_connections; /* most that the pool may have on this loop, or the request waits; 0: any number */
 };
@@ -64,7 +65,7 @@ struct fetch_answer {
 };
 
 /*
- * Waits; url, body and headers stay as they are until it returns. 0 when a whole answer has come, whatever its status;
+ * Waits; url, body, headers and authorities stay as they are until it returns. 0 when a whole answer has come, whatever its status;
  * -ECONNREFUSED (also when the connect timed out: nobody was asked), -ECONNABORTED (the peer closed a fresh connection
  * before a byte of the answer), -ETIMEDOUT, -ECONNRESET, -EMSGSIZE (also a header over 64 KiB), -EINVAL (URL, a line break in
  * a header), -EHOSTUNREACH (name), -EACCES (the guard refuses every address that there is), -EPROTO (no TLS, or a certificate

@@ -149,6 +149,7 @@ static void call_set_always(struct fetch_call *call)
     SET(call, PROXY, "");
     SET(call, PROTOCOLS_STR, "http,https");
     SET(call, HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(call, SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     SET(call, FOLLOWLOCATION, 0L);
     SET(call, TCP_NODELAY, 1L);
     /* A URL with a password in it would be one that can't be logged. */
@@ -197,6 +198,34 @@ static char no_expect_text[] = "Expect:";
 static char no_type_text[] = "Content-Type:";
 static struct curl_slist no_expect = {no_expect_text, NULL};
 static struct curl_slist no_type = {no_type_text, &no_expect};
+
+/* Where libcurl finds whom the system trusts; NULL: nowhere in a folder. */
+static const char *system_folder;
+
+void fetch_calls_init(void)
+{
+    CURL *easy = curl_easy_init();
+    char *folder = NULL;
+    CHECK(easy && curl_easy_getinfo(easy, CURLINFO_CAPATH, &folder) == CURLE_OK);
+    system_folder = folder; /* a constant of the library's */
+    curl_easy_cleanup(easy);
+}
+
+/* Those of a request stand in place of the system's, its folder included. A kept connection is used again only by who trusts the
+ * same: libcurl compares both. */
+static void call_set_authorities(struct fetch_call *call, const struct fetch_request *request)
+{
+    if (!call->own_authorities && !request->authorities)
+        return;
+    struct curl_blob blob = {.flags = CURL_BLOB_NOCOPY};
+    if (request->authorities) {
+        blob.data = (char *)(uintptr_t)request->authorities; /* libcurl only reads it */
+        blob.len = strlen(request->authorities);
+    }
+    SET(call, CAINFO_BLOB, request->authorities ? &blob : NULL);
+    SET(call, CAPATH, request->authorities ? NULL : system_folder);
+    call->own_authorities = request->authorities;
+}
 
 /* Nodes in the arena, as the caller's arena lives as long as the call. */
 static void call_set_headers(struct fetch_call *call, const struct fetch_request *request,
@@ -325,6 +354,7 @@ int fetch_call_open(const struct fetch_request *request, struct arena *arena, st
     SET(call, CONNECTTIMEOUT_MS, (long)request->connect_timeout_ms);
     call_set_method(call, request);
     call_set_headers(call, request, arena);
+    call_set_authorities(call, request);
     call->transfer.repeatable = is_one_of(request->method, idempotent_methods);
     call->transfer.guard = request->guard;
     fetch_transfer_start(&call->transfer, request->pool, request->pool_connections);

@@ -9,13 +9,14 @@
 struct fetch_call {
     struct fetch_transfer transfer;
     const struct fetch_request *request;
-    struct buf body;  /* has come and was not handed out */
-    struct buf given; /* a stream's: what its reader has */
-    size_t taken;     /* bytes of the body, in all */
-    size_t window;    /* a body waits at this size; SIZE_MAX: never */
-    bool answered;    /* a line of an answer has come */
-    bool head_done;   /* its whole header has */
-    bool wakes;       /* the wait is done also by what comes, and not only by the end */
+    bool own_authorities; /* the easy handle trusts others than the system's */
+    struct buf body;      /* has come and was not handed out */
+    struct buf given;     /* a stream's: what its reader has */
+    size_t taken;         /* bytes of the body, in all */
+    size_t window;        /* a body waits at this size; SIZE_MAX: never */
+    bool answered;        /* a line of an answer has come */
+    bool head_done;       /* its whole header has */
+    bool wakes;           /* the wait is done also by what comes, and not only by the end */
     enum {
         FETCH_TAKEN,
         FETCH_CUT,       /* at max_body_bytes, as the request wishes */
@@ -55,6 +56,9 @@ uint64_t fetch_call_ends_ns(const struct fetch_call *call);
 
 /* Stops it unless it has ended. */
 void fetch_call_close(struct fetch_call *call);
+
+/* Once per process. */
+void fetch_calls_init(void);
 
 /* Frees what is kept for later calls. */
 void fetch_calls_clear(struct fetch_client *client);

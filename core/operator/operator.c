@@ -93,6 +93,7 @@ static int check_value(struct operator_call *call, const struct operator_argumen
     int64_t time_ms;
     switch (argument->type) {
     case OPERATOR_TEXT:
+    case OPERATOR_FILE:
         if (value.size == 0)
             return operator_fail(call, -EINVAL, "%s must not be empty", argument->name);
         if (!str_is_utf8(value) || memchr(value.at, '\0', value.size))

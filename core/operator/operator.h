@@ -71,6 +71,7 @@ enum operator_type {
     OPERATOR_TEXT,
     OPERATOR_NUMBER, /* a whole number, not negative */
     OPERATOR_SWITCH,
+    OPERATOR_FILE, /* a text; on the command line the name of the file that it is in */
     OPERATOR_TIME, /* "2026-01-31" or "2026-01-31T12:00:00Z" */
 };
 

@@ -2,10 +2,14 @@
 #include "core/domain/catalogue.h"
 #include "core/domain/catalogue_change.h"
 #include "core/operator/verbs.h"
+#include "proto/tls.h"
 
 #include <errno.h>
 
-enum { NAME_MAX_SIZE = 31, KEY_MAX_SIZE = 4096 };
+enum { NAME_MAX_SIZE = 31, KEY_MAX_SIZE = 4096, CA_MAX_SIZE = 256 * 1024, CA_ERROR_SIZE = 400 };
+
+/* In place of a file of certificates: those of the system. */
+#define CA_SYSTEM "system"
 
 /* The arguments that are numbers, and what they are of a provider. */
 static const struct {
@@ -34,6 +38,9 @@ const struct operator_argument operator_provider_set_arguments[] = {
     {.name = "kind", .help = "the API that it speaks: openai, anthropic or sandbox"},
     {.name = "base_url", .help = "where it is: https://host/v1 for openai, https://host for anthropic"},
     {.name = "api_key", .help = "its key", .variable = "WAKEGATE_PROVIDER_KEY"},
+    {.name = "ca",
+     .type = OPERATOR_FILE,
+     .help = "PEM of who alone may sign its certificate; " CA_SYSTEM ": whom the system trusts"},
     {.name = "max_in_flight",
      .type = OPERATOR_NUMBER,
      .help = "calls at once, however many it seems to bear (1024)"},
@@ -99,6 +106,18 @@ static int check_name(struct operator_call *call, const struct provider_change *
     return 0;
 }
 
+static int check_ca(struct operator_call *call, struct provider_change *change)
+{
+    char error[CA_ERROR_SIZE];
+    if (str_equal(change->ca, STR(CA_SYSTEM)))
+        change->ca = STR("");
+    if (change->ca.size > CA_MAX_SIZE)
+        return operator_fail(call, -EINVAL, "ca has %d bytes at most", CA_MAX_SIZE);
+    if (change->ca.size > 0 && tls_check_authorities(change->ca, "ca", error, sizeof error))
+        return operator_fail(call, -EINVAL, "%s", error);
+    return 0;
+}
+
 static int read_change(struct operator_call *call, struct provider_change *change)
 {
     *change = (struct provider_change){
@@ -106,6 +125,7 @@ static int read_change(struct operator_call *call, struct provider_change *chang
         .kind = operator_text(call, "kind"),
         .base_url = operator_text(call, "base_url"),
         .api_key = operator_text(call, "api_key"),
+        .ca = operator_text(call, "ca"),
     };
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         change->numbers[numbers[i].number] = operator_number(call, numbers[i].name, CATALOGUE_KEEP);
@@ -117,6 +137,9 @@ static int read_change(struct operator_call *call, struct provider_change *chang
     const char *problem = change->base_url.at ? provider_url_problem(change->base_url) : NULL;
     if (problem)
         return operator_fail(call, -EINVAL, "base_url %s", problem);
+    result = check_ca(call, change);
+    if (result)
+        return result;
     if (change->api_key.size > KEY_MAX_SIZE)
         return operator_fail(call, -EINVAL, "api_key has %d characters at most", KEY_MAX_SIZE);
     for (size_t i = 0; i < change->api_key.size; i++)
@@ -132,6 +155,7 @@ static void put_provider(struct json_out *out, const struct provider *provider)
     json_put_text(out, "kind", provider_kind_name(provider->kind));
     json_put_text(out, "base_url", provider->base_url);
     json_put_bool(out, "has_key", provider->api_key);
+    json_put_bool(out, "has_ca", provider->ca);
     json_put_bool(out, "enabled", provider->enabled);
     json_put_int(out, "max_in_flight", provider->max_in_flight);
     json_put_int(out, "queue_calls", provider->queue_calls);

@@ -59,6 +59,7 @@ static struct str value_text(const struct operator_argument *argument, const str
 {
     bool truth;
     switch (argument->type) {
+    case OPERATOR_FILE: return json_string(value);
     case OPERATOR_TEXT: return json_string(value).at ? json_string(value) : json_number_text(value);
     case OPERATOR_TIME: return json_string(value);
     case OPERATOR_NUMBER: return json_number_text(value);
@@ -69,7 +70,7 @@ static struct str value_text(const struct operator_argument *argument, const str
 
 static bool read_member(struct str name, const struct json *value, void *arg)
 {
-    static const char *const types[] = {"a string", "a whole number", "true or false", "a time"};
+    static const char *const types[] = {"a string", "a whole number", "true or false", "a string", "a time"};
     struct reading *reading = arg;
     const struct operator_verb *verb = reading->call->verb;
     size_t place = operator_argument(verb, name);

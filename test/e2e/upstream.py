@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import socket
+import ssl
 import threading
 import time
 
@@ -361,15 +362,20 @@ def claude_breaks(call):
 # ---- the server ----
 
 class Upstream:
-    def __init__(self):
+    def __init__(self, certificate=None):
+        """`certificate`: its file and its key's, to speak TLS as "localhost"."""
         self.calls = []
+        self.tls = None
+        if certificate:
+            self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self.tls.load_cert_chain(*certificate)
         self.failures = {}  # model -> how many of its next calls fail with 500
         self.closing = False
         self.lock = threading.Lock()
         self.numbers = itertools.count()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = self.listener.getsockname()[1]
-        self.anthropic_url = f"http://127.0.0.1:{self.port}"
+        self.anthropic_url = f"https://localhost:{self.port}" if certificate else f"http://127.0.0.1:{self.port}"
         self.url = self.anthropic_url + "/v1"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -390,6 +396,8 @@ class Upstream:
         rest = b""
         with contextlib.suppress(OSError), connection:
             connection.settimeout(FOR_EVER_S)
+            if self.tls:
+                connection = self.tls.wrap_socket(connection, server_side=True)
             while not self.closing:
                 call, rest = self._read(connection, number, rest)
                 if not call:
