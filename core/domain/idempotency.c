@@ -106,6 +106,23 @@ static int open_scope(struct arena *arena, const struct idempotency *which, enum
     return result;
 }
 
+/* The answer of one that is done. */
+static int unseal(struct arena *arena, const struct idempotency *which, int result,
+                  enum idempotency_state state, struct str sealed, struct str *answer)
+{
+    if (result || state != IDEMPOTENCY_DONE)
+        return result;
+    return vault_unseal(arena, sealed, "idempotency.answer", row_of(arena, which), answer);
+}
+
+int idempotency_look(struct arena *arena, const struct idempotency *which, enum idempotency_state *state,
+                     int *status, struct str *answer)
+{
+    struct str sealed = STR_NONE;
+    int result = look(arena, which, state, status, &sealed);
+    return unseal(arena, which, result, *state, sealed, answer);
+}
+
 int idempotency_begin(struct arena *arena, const struct idempotency *which, enum idempotency_state *state,
                       int *status, struct str *answer)
 {
@@ -114,9 +131,7 @@ int idempotency_begin(struct arena *arena, const struct idempotency *which, enum
     int result = look(arena, which, state, status, &sealed);
     if (result == 0 && *state == IDEMPOTENCY_NEW)
         result = open_scope(arena, which, state, status, &sealed);
-    if (result == 0 && *state == IDEMPOTENCY_DONE)
-        result = vault_unseal(arena, sealed, "idempotency.answer", row_of(arena, which), answer);
-    return result;
+    return unseal(arena, which, result, *state, sealed, answer);
 }
 
 static struct str seal(struct arena *arena, const struct idempotency *which, struct str answer)

@@ -36,6 +36,9 @@ enum idempotency_state {
 /* Waits. On IDEMPOTENCY_NEW a scope is open, in every other case and on an error none is. `answer` is in the arena. */
 int idempotency_begin(struct arena *arena, const struct idempotency *which, enum idempotency_state *state,
                       int *status, struct str *answer) MUST_USE;
+/* What there is for it by now, and nothing is opened: IDEMPOTENCY_NEW promises nothing. Waits. */
+int idempotency_look(struct arena *arena, const struct idempotency *which, enum idempotency_state *state,
+                     int *status, struct str *answer) MUST_USE;
 /* Keeps the answer and commits (closes the scope); `running_s` > 0: it may get better within so many seconds, and who asks
  * meanwhile is told that it runs. On an error nothing has happened, but for -ECONNRESET: not known. Waits. */
 int idempotency_keep(struct arena *arena, const struct idempotency *which, int status, struct str answer,

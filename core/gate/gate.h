@@ -337,6 +337,9 @@ struct str gate_bearer(const struct request *request);
 bool gate_signature(struct request *request);
 /* Idempotency-Key (repeat.c): true when the handler is to run, or to go on. Waits. */
 bool gate_repeat(struct request *request);
+/* What a repetition gets, before anything is opened for it: for handlers whose slow start (ROUTE_SLOW_START) would not succeed twice.
+ * False when it has replied; true promises nothing. Waits. */
+bool gate_repeat_look(struct request *request);
 /* Its form alone: false when it has replied 400. */
 bool gate_repeat_key(struct request *request);
 /* The answer is about to be sent, and its fields are added: keeps it and commits. False: it could not, and another is to be

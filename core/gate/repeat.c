@@ -224,12 +224,16 @@ static void digest(const struct request *request, struct str body, unsigned char
 
 /* ---- the way through ---- */
 
-static bool begin(struct request *request, struct repeat *repeat)
+typedef int repeat_ask(struct arena *arena, const struct idempotency *which, enum idempotency_state *state,
+                       int *status, struct str *answer);
+
+/* False: it has replied. */
+static bool ask(struct request *request, struct repeat *repeat, repeat_ask *ask_store)
 {
-    enum idempotency_state state;
+    enum idempotency_state state = IDEMPOTENCY_NEW;
     int status;
     struct str answer;
-    int result = idempotency_begin(request->arena, &repeat->which, &state, &status, &answer);
+    int result = ask_store(request->arena, &repeat->which, &state, &status, &answer);
     if (result) {
         reply_failure(request, result);
         return false;
@@ -255,21 +259,37 @@ bool gate_repeat_key(struct request *request)
     return fine;
 }
 
-bool gate_repeat(struct request *request)
+/* Which request it is; *repeat NULL: none that may be repeated. False: it has replied. */
+static bool name(struct request *request, struct repeat **repeat)
 {
     struct str key = http1_header(request->http->head, "idempotency-key");
     struct str body;
+    *repeat = NULL;
     if (LIKELY(!key.at) || !may_repeat(request))
         return true;
-    if (!gate_repeat_key(request))
+    if (!gate_repeat_key(request) || !request_body(request, &body))
         return false;
-    if (!request_body(request, &body))
+    *repeat = arena_zalloc(request->arena, sizeof **repeat);
+    (*repeat)->which.owner = owner_of(request);
+    (*repeat)->which.key = key;
+    digest(request, body, (*repeat)->which.request);
+    return true;
+}
+
+bool gate_repeat_look(struct request *request)
+{
+    struct repeat *repeat;
+    return name(request, &repeat) && (!repeat || ask(request, repeat, idempotency_look));
+}
+
+bool gate_repeat(struct request *request)
+{
+    struct repeat *repeat;
+    if (!name(request, &repeat))
         return false;
-    struct repeat *repeat = arena_zalloc(request->arena, sizeof *repeat);
-    repeat->which.owner = owner_of(request);
-    repeat->which.key = key;
-    digest(request, body, repeat->which.request);
-    if (!begin(request, repeat))
+    if (LIKELY(!repeat))
+        return true;
+    if (!ask(request, repeat, idempotency_begin))
         return false;
     repeat->first_field = request->http->field_count;
     request->idempotency = &repeat->which;

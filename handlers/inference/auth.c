@@ -123,21 +123,6 @@ void auth_register(struct request *request)
     crypto_wipe(&registration, sizeof registration);
 }
 
-/* ---- passwords ---- */
-
-/* True when the password is that of the account with this address, *account_id and its *hash then; else it has replied
- * `wrong`. */
-static bool check_password(struct request *request, struct str email, struct str password,
-                           int64_t *account_id, struct str *hash, const char *wrong)
-{
-    int result = gate_password(request, email, password, account_id, hash);
-    if (result == -EACCES)
-        reply_error(request, ERROR_INVALID_LOGIN, wrong);
-    else if (result && result != -EALREADY)
-        auth_failure(request, result);
-    return result == 0;
-}
-
 /* ---- POST /api/auth/login ---- */
 
 static void put_tokens(struct json_out *out, const struct login_tokens *tokens)
@@ -207,10 +192,18 @@ void auth_login(struct request *request)
         return;
     if (!account_email(request->arena, text, &email))
         email = text;
-    if (!check_password(request, email, password, &account_id, &hash, NULL) || !gate_repeat(request))
+    int result = gate_password(request, email, password, &account_id, &hash);
+    if (result) {
+        if (result == -EACCES)
+            reply_error(request, ERROR_INVALID_LOGIN, NULL);
+        else if (result != -EALREADY)
+            auth_failure(request, result);
+        return;
+    }
+    if (!gate_repeat(request))
         return;
     struct opening opening = {.hash = hash};
-    int result = account_get(request->arena, account_id, &opening.account);
+    result = account_get(request->arena, account_id, &opening.account);
     if (result == 0 && opening.account.is_banned) {
         reply_error(request, ERROR_BANNED, NULL);
         return;
@@ -268,30 +261,57 @@ void auth_logout(struct request *request)
 
 /* ---- POST /api/auth/password ---- */
 
+struct change {
+    int64_t account_id;
+    struct str old_hash; /* of the password that was right */
+    char hash[CRYPTO_PASSWORD_SIZE];
+};
+
+/* All that takes long, and has no effect: -EACCES for the wrong password, -EALREADY when it has replied. */
+static int prepare_change(struct request *request, struct str old, struct str new, struct change *change)
+{
+    struct account account;
+    int result = account_get(request->arena, request->principal.account_id, &account);
+    if (result)
+        return result;
+    struct str who = account.email.at ? account.email : account.ref;
+    result = gate_password(request, who, old, &change->account_id, &change->old_hash);
+    return result ? result : password_hash(change->hash, new);
+}
+
+/* -ENOENT: the password was changed meanwhile. */
+static int make_change(const struct change *change)
+{
+    bool own;
+    int result = open_scope(&own);
+    if (result)
+        return result;
+    result = account_hold(change->account_id, change->old_hash);
+    if (result == 0)
+        result = account_set_password(change->account_id, str_from(change->hash));
+    return close_scope(own, result);
+}
+
+/* The old password is right only once: a repetition is known before it is asked for. */
 void auth_password(struct request *request)
 {
     const struct json *body = request_json(request);
     struct str old;
     struct str new;
+    struct change change;
     if (!body || !request_string(request, body, "old_password", 1, PASSWORD_MOST, &old) ||
-        !request_string(request, body, "new_password", PASSWORD_LEAST, PASSWORD_MOST, &new))
+        !request_string(request, body, "new_password", PASSWORD_LEAST, PASSWORD_MOST, &new) ||
+        !gate_repeat_look(request))
         return;
-    struct account account;
-    struct str old_hash;
-    int64_t id;
-    char hash[CRYPTO_PASSWORD_SIZE];
-    int result = account_get(request->arena, request->principal.account_id, &account);
-    if (result) {
-        reply_failure(request, result);
+    int result = prepare_change(request, old, new, &change);
+    bool is_known = result == 0 || result == -EACCES;
+    if (result == -EALREADY || (is_known && !gate_repeat(request)))
         return;
-    }
-    struct str who = account.email.at ? account.email : account.ref;
-    if (!check_password(request, who, old, &id, &old_hash, "The old password is wrong"))
-        return;
-    result = password_hash(hash, new);
     if (result == 0)
-        result = account_set_password(account.id, str_from(hash));
-    if (result)
+        result = make_change(&change);
+    if (result == -EACCES || result == -ENOENT)
+        reply_error(request, ERROR_INVALID_LOGIN, "The old password is wrong");
+    else if (result)
         auth_failure(request, result);
     else
         reply_body(request, 204, NULL, STR_NONE);

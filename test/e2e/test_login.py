@@ -156,6 +156,32 @@ def test_a_new_password_ends_what_the_old_one_gave(gateway, account):
     assert account.status() == 200  # a key that was made by hand
 
 
+def test_a_new_password_that_comes_again_is_answered_as_the_first_time(gateway, account):
+    """The old one is right only once; a repetition is no guess."""
+    def change(key, old, new="a new and longer one"):
+        return account.call("POST", "/api/auth/password", json={"old_password": old, "new_password": new},
+                            headers={"Idempotency-Key": key})
+    for key, old, status in (("wrong", "not the old password", 401), ("right", PASSWORD, 204)):
+        answers = [change(key, old) for _ in range(8)]  # more than there are tries
+        assert [answer.status_code for answer in answers] == [status] * 8
+        assert ["Idempotent-Replayed" in answer.headers for answer in answers] == [False] + [True] * 7
+    assert change("right", PASSWORD, "another long one").status_code == 422
+    assert account.login("a new and longer one").status_code == 200
+
+
+@pytest.mark.parametrize("keyed", [False, True], ids=["plain", "idempotent"])
+def test_of_two_new_passwords_at_once_one_is_set(gateway, account, keyed):
+    def change(number):
+        return account.call("POST", "/api/auth/password", fresh=True,
+                            json={"old_password": PASSWORD, "new_password": f"a new one, number {number}"},
+                            headers={"Idempotency-Key": f"new {number}"} if keyed else {})
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(change, range(3)))
+    statuses = [answer.status_code for answer in answers]
+    assert statuses.count(204) == 1 and set(statuses) <= {204, 401, 429}
+    assert account.login(f"a new one, number {statuses.index(204)}").status_code == 200
+
+
 @pytest.fixture
 def transaction(gateway):
     with contextlib.closing(gateway.stores.postgres.connect(gateway.database)) as connection:
