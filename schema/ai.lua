@@ -540,10 +540,10 @@ function steps.cancel()
         return 'running'
     end
     take_out_of_line(call)
-    call.c = ''
     if ARGV[4] == 'left' then
         end_here(call, 'cancelled', 'cancelled')
     else
+        call.c = '' -- it is who waits that asks
         end_here(call, 'failed', 'queue_timeout')
     end
     return 'removed'

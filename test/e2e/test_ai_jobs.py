@@ -143,12 +143,29 @@ def test_a_call_whose_client_waits_is_cancelled_from_elsewhere(account, tardy):
             error_of(waiting.result(), 410, "cancelled")
 
 
-def running(account):
-    """Ids of the account's calls that are in Redis and have not ended."""
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_in_line_whose_client_waits_is_cancelled_from_elsewhere(calls, stream):
+    model = provide(calls, "line-stream" if stream else "line-whole", max_in_flight=1, delay_ms=20000)
+    account = payer(calls)
+    first = account.call("POST", COMPLETIONS, json={**PROMPT, "model": model}, headers=ASYNC).json()["id"]
+    wait_status(account, first, "processing")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = pool.submit(account.call, "POST", COMPLETIONS, json={**PROMPT, "model": model, "stream": stream})
+        job = wait_until(lambda: next(iter(running(account, b"wait")), None), 5, "it waits")
+        asked = time.monotonic()
+        answer = account.call("DELETE", f"{JOBS}/{job}")
+        assert (answer.json()["status"], answer.json()["cost"]) == ("cancelled", "0.0")
+        error_of(waiting.result(), 410, "cancelled")
+        assert time.monotonic() - asked < 2
+    account.call("DELETE", f"{JOBS}/{first}")
+
+
+def running(account, state=b"run"):
+    """Ids of the account's calls that are in Redis in that state."""
     redis = account.gateway.stores.redis.client(account.gateway.redis_database)
     number = str(account.gateway.sql("SELECT id FROM account WHERE ref = %s", account.id)[0][0]).encode()
     return [key.decode().rpartition(":")[2] for key in redis.scan_iter("ai:call:*")
-            if redis.hmget(key, "a", "s") == [number, b"run"]]
+            if redis.hmget(key, "a", "s") == [number, state]]
 
 
 def test_a_job_in_line_is_cancelled_for_nothing(calls):
