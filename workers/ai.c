@@ -109,12 +109,13 @@ static const struct model_route *find_route(const struct model *model, struct st
     return NULL;
 }
 
-/* Its time is the provider's, but it is over before its money may be given back (core/domain/lease.h). Of that a durable one may
- * have waited half. */
+/* Its time is the provider's, but it is over before its money may be given back (core/domain/lease.h). Of that one that nobody waits
+ * for may have waited half. */
 static void set_deadline(struct ai_run *run)
 {
     int64_t call_ms = config->ai_call_s * 1000;
-    int64_t waited_ms = run->task->durable ? call_ms / 2 : run->end.started_ms - run->end.meta.created_ms;
+    bool waited_for = run->task->channel.at != NULL;
+    int64_t waited_ms = waited_for ? run->end.started_ms - run->end.meta.created_ms : call_ms / 2;
     int64_t left_ms = call_ms - AI_CALL_MARGIN_MS - waited_ms;
     int64_t total_ms = run->route->provider->total_ms;
     total_ms = total_ms < left_ms ? total_ms : left_ms;

@@ -30,6 +30,7 @@
     X("deliver-claimed",  "a message is claimed, it was not sent") \
     X("deliver-sent",     "the pod has answered a message, the row does not say so") \
     X("deliver-done",     "the row of a message says delivered, the job is not done") \
+    X("call-accepted",    "an AI call with a key is a row, the queue has not heard of it") \
     X("ai-claimed",       "an AI call is this worker's, no provider was asked") \
     X("ai-called",        "a provider has begun to answer, nothing of it was read") \
     X("ai-first-piece",   "the first piece of a streamed answer is on its way") \

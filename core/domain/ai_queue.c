@@ -337,15 +337,18 @@ static void drop_shown(struct ai_call *call)
     call->shown = NULL;
 }
 
-/* Nothing was heard for long: whether there is nothing to be heard any more. */
+/* Nothing was heard for long: whether there is nothing to be heard any more, also because it was submitted anew, unheard. */
 static bool is_gone(const struct ai_call *call)
 {
     struct arena arena;
     struct redis_value reply;
     char key[AI_KEY_SIZE];
     arena_init(&arena);
-    int result = redis_call(redis_shared(), &reply, &arena, STR("HGET"), ai_key(key, call->id), STR("s"));
-    bool gone = result == 0 && (reply.type == REDIS_NIL || str_equal(reply.text, STR("end")));
+    int result =
+        redis_call(redis_shared(), &reply, &arena, STR("HMGET"), ai_key(key, call->id), STR("s"), STR("c"));
+    bool gone = result == 0 && reply.count == 2 &&
+                (str_equal(reply.items[0].text, STR("end")) ||
+                 !str_equal(reply.items[1].text, str_from(ear_self()->channel)));
     arena_clear(&arena);
     return gone && list_empty(&call->inbox);
 }

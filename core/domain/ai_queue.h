@@ -47,7 +47,7 @@ struct ai_order {
     struct str meta; /* ai_meta_write's */
     struct str body; /* the client's request */
     bool streamed;
-    bool durable;                          /* it has a row; nobody here waits for it */
+    bool durable;                          /* it has a row */
     money most;                            /* what it can cost; 0: it costs nothing and needs no lease */
     money limit;                           /* what the account may spend a day; negative: any amount */
     money call_price;                      /* of these three a call is charged that ends with its worker */

@@ -77,10 +77,8 @@ static int look(struct arena *arena, const struct idempotency *which, enum idemp
         *state = IDEMPOTENCY_NEW;
     } else if (!str_equal(pg_bytes(arena, rows, 0, 0), digest_of(which))) {
         *state = IDEMPOTENCY_OTHER;
-    } else if (pg_bool(rows, 0, 1)) {
-        *state = IDEMPOTENCY_RUNNING;
     } else {
-        *state = IDEMPOTENCY_DONE;
+        *state = pg_bool(rows, 0, 1) ? IDEMPOTENCY_RUNNING : IDEMPOTENCY_DONE;
         *status = (int)pg_i64(rows, 0, 2);
         *sealed = pg_bytes(arena, rows, 0, 3);
     }
@@ -106,11 +104,12 @@ static int open_scope(struct arena *arena, const struct idempotency *which, enum
     return result;
 }
 
-/* The answer of one that is done. */
-static int unseal(struct arena *arena, const struct idempotency *which, int result,
-                  enum idempotency_state state, struct str sealed, struct str *answer)
+/* The answer that there is. */
+static int unseal(struct arena *arena, const struct idempotency *which, int result, struct str sealed,
+                  struct str *answer)
 {
-    if (result || state != IDEMPOTENCY_DONE)
+    *answer = STR_NONE;
+    if (result || !sealed.at)
         return result;
     return vault_unseal(arena, sealed, "idempotency.answer", row_of(arena, which), answer);
 }
@@ -120,7 +119,7 @@ int idempotency_look(struct arena *arena, const struct idempotency *which, enum 
 {
     struct str sealed = STR_NONE;
     int result = look(arena, which, state, status, &sealed);
-    return unseal(arena, which, result, *state, sealed, answer);
+    return unseal(arena, which, result, sealed, answer);
 }
 
 int idempotency_begin(struct arena *arena, const struct idempotency *which, enum idempotency_state *state,
@@ -131,7 +130,7 @@ int idempotency_begin(struct arena *arena, const struct idempotency *which, enum
     int result = look(arena, which, state, status, &sealed);
     if (result == 0 && *state == IDEMPOTENCY_NEW)
         result = open_scope(arena, which, state, status, &sealed);
-    return unseal(arena, which, result, *state, sealed, answer);
+    return unseal(arena, which, result, sealed, answer);
 }
 
 static struct str seal(struct arena *arena, const struct idempotency *which, struct str answer)

@@ -29,7 +29,7 @@ struct idempotency {
 enum idempotency_state {
     IDEMPOTENCY_NEW,     /* a transaction is open on this fiber (pg_scope_open); ours to run */
     IDEMPOTENCY_DONE,    /* `status` and `answer` are to be given again */
-    IDEMPOTENCY_RUNNING, /* another one is at it: 409 */
+    IDEMPOTENCY_RUNNING, /* another one is at it: 409; `answer` is what it has committed early, if it has */
     IDEMPOTENCY_OTHER,   /* the key came with another request: 422 */
 };
 

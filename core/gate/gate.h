@@ -177,6 +177,10 @@ struct request {
     struct str body;                 /* once it was read as a whole */
     bool body_read;
     bool committed_early;
+    int (*end_with)(void *arg); /* request_end_with */
+    void *end_arg;
+    bool (*again)(void *arg, int status, struct str body); /* request_again */
+    void *again_arg;
     const char *why; /* the error's code, for the log; NULL when all went well */
     char id_text[24];
     char client_text[64];
@@ -249,6 +253,12 @@ bool request_commit(struct request *request, int status, struct str body);
 bool reply_commit(struct reply *reply, int status);
 /* As request_commit, for a final reply that may take up to `running_s` to come, where the others allow REQUEST_TIMEOUT_SECONDS. */
 bool request_commit_for(struct request *request, int status, struct str body, int64_t running_s);
+/* What else is done in the transaction in which the final answer to a request that was committed early is kept or forgotten:
+ * by the next reply, or by request_undo. `work` may wait. */
+void request_end_with(struct request *request, int (*work)(void *arg), void *arg);
+/* Before gate_repeat: who may know better than the early answer by now, which a repetition would get, or 409 while it may get better.
+ * `again` replies, or returns false. May wait. */
+void request_again(struct request *request, bool (*again)(void *arg, int status, struct str body), void *arg);
 /* What was committed early has been taken back: a repetition begins anew, and the reply that follows is not kept. Waits. */
 void request_undo(struct request *request);
 

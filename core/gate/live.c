@@ -42,7 +42,7 @@ void sse_begin(struct sse *sse, struct request *request)
     *sse = (struct sse){.request = request, .spoken_ns = clock_now_ns()};
     /* It lasts as long as the client likes; every wait has its own bound. */
     fiber_set_deadline(CLOCK_NEVER);
-    reply_header(request, "Content-Type", "text/event-stream; charset=utf-8");
+    reply_header(request, "Content-Type", SSE_TYPE);
     reply_header(request, "Cache-Control", "no-store");
     reply_header(request, "X-Accel-Buffering", "no"); /* for an nginx on the way */
     http_stream_begin(request->http, 200);

@@ -23,6 +23,7 @@ struct ws *gate_websocket(struct request *request, const struct ws_options *opti
  *             break;
  *     sse_end(&sse);
  */
+#define SSE_TYPE "text/event-stream; charset=utf-8"
 struct sse {
     struct request *request;
     uint64_t spoken_ns; /* when something was sent last */

@@ -134,6 +134,15 @@ static void answer_again(struct request *request, int status, struct str answer)
     http_answer(request->http, status, answer);
 }
 
+/* The handler's word in place of the kept one, where it has one. */
+static bool answer_better(struct request *request, int status, struct str answer)
+{
+    size_t before = request->http->field_count;
+    bool better = answer.at && take_fields(request, &answer);
+    request->http->field_count = before;
+    return better && request->again(request->again_arg, status, answer);
+}
+
 /* ---- which request it is ---- */
 
 static bool may_repeat(const struct request *request)
@@ -231,13 +240,15 @@ typedef int repeat_ask(struct arena *arena, const struct idempotency *which, enu
 static bool ask(struct request *request, struct repeat *repeat, repeat_ask *ask_store)
 {
     enum idempotency_state state = IDEMPOTENCY_NEW;
-    int status;
-    struct str answer;
+    int status = 0;
+    struct str answer = STR_NONE;
     int result = ask_store(request->arena, &repeat->which, &state, &status, &answer);
     if (result) {
         reply_failure(request, result);
         return false;
     }
+    if (state != IDEMPOTENCY_NEW && request->again && answer_better(request, status, answer))
+        return false;
     switch (state) {
     case IDEMPOTENCY_NEW: return true;
     case IDEMPOTENCY_DONE: answer_again(request, status, answer); return false;
@@ -317,10 +328,31 @@ static void drop_fields(const struct repeat *repeat, struct http_request *http)
     http->field_count = left;
 }
 
+static int change(struct request *request, bool undo, int status, struct str answer)
+{
+    return undo ? idempotency_undo(request->idempotency)
+                : idempotency_finish(request->arena, request->idempotency, status, answer);
+}
+
+/* With what goes with it, in one transaction. */
+static int change_all(struct request *request, bool undo, int status, struct str answer)
+{
+    if (!request->end_with)
+        return change(request, undo, status, answer);
+    fiber_hold();
+    int result = pg_scope_open();
+    if (result == 0) {
+        result = request->end_with(request->end_arg);
+        result = pg_scope_close(result ? result : change(request, undo, status, answer));
+    }
+    fiber_release();
+    return result;
+}
+
 /* The effect is committed: whether this succeeds changes nothing but what a repetition is told. */
 static void finish(struct request *request, int status, struct str answer)
 {
-    int result = idempotency_finish(request->arena, request->idempotency, status, answer);
+    int result = change_all(request, false, status, answer);
     if (result)
         LOG(WARN, "the final answer to a request was not kept", LOG_STR("request", request->id),
             LOG_ERRNO(result));
@@ -370,11 +402,23 @@ bool request_commit_for(struct request *request, int status, struct str body, in
     return true;
 }
 
+void request_end_with(struct request *request, int (*work)(void *arg), void *arg)
+{
+    request->end_with = work;
+    request->end_arg = arg;
+}
+
+void request_again(struct request *request, bool (*again)(void *arg, int status, struct str body), void *arg)
+{
+    request->again = again;
+    request->again_arg = arg;
+}
+
 void request_undo(struct request *request)
 {
     if (!request->idempotency || !request->committed_early)
         return;
-    int result = idempotency_undo(request->idempotency);
+    int result = change_all(request, true, 0, STR_NONE);
     if (result)
         LOG(WARN, "the early answer to a request was not taken back", LOG_STR("request", request->id),
             LOG_ERRNO(result));

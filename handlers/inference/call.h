@@ -16,6 +16,8 @@
  *                                                                                └─▶ call_stream.c   events, as they come
  *
  * The client leaving cancels it, unless it came with an Idempotency-Key and has one body for an answer: who sends a key will ask again.
+ * A call with a key is a row first, committed with the key and the answer "202, this job": so that whatever dies after that, there is
+ * such a job, it is run, and a repetition gets what it came to (call_again).
  */
 struct call {
     struct request *request;
@@ -44,7 +46,14 @@ bool call_cached(struct call *call);
 
 /* Names the job in the answer's head: X-Job-Id. */
 void call_name(struct call *call);
-/* The queue did not take it. */
+/* The row of a call that is to be submitted: false when it has replied. With a key it is committed with it, and with the answer that
+ * holds until there is another, for `running_s` at most. Waits. */
+bool call_accept(struct call *call, struct str answer, int64_t running_s);
+/* For request_again, of a call: what the job in a kept 202 came to. */
+bool call_again(void *arg, int status, struct str body);
+/* A whole answer as the events of a stream, its id and time the call's; false when it is none. */
+bool call_put_events(struct call *call, struct str answer, struct buf *events);
+/* The queue did not take it. What there is of its row goes. */
 void call_refuse(struct call *call, enum ai_entry entry, int64_t retry_ms);
 /* A store's error at the door. */
 void call_failure(struct call *call, int result);
@@ -56,12 +65,15 @@ int call_next(struct call *call, const struct ai_message **message, uint64_t dea
 enum api_error call_error_of(struct str code);
 /* And of one that its worker has ended without a word, as when somebody has cancelled it. */
 enum api_error call_error_of_status(int status);
-/* Replies with an error after which nothing is charged and no job is kept, so that a repetition begins anew. */
+/* Replies with an error of a call that has ended for nothing, or never began, so that a repetition begins anew. */
 void call_reply_void(struct call *call, enum api_error error, const char *message, int64_t retry_s);
 /* The HTTP status in the last message of a call. */
 int call_status(const struct ai_message *message);
 /* The answer of a worker, whatever its status. */
 void call_reply(struct call *call, int status, struct str body);
+
+/* Nothing can be heard of it any more. One with a row goes on for all that is known: a repetition asks for it. */
+void call_reply_lost(struct call *call);
 
 /* The job as it is accepted, as members of the object at hand (jobs.c). */
 void call_put_job(struct json_out *out, const struct call *call);

@@ -1,8 +1,12 @@
 /* AI calls with one body for an answer, and what goes wrong with calls of every kind. */
 #include "core/base/clock.h"
 #include "core/base/config.h"
+#include "core/base/crash.h"
+#include "core/base/log.h"
 #include "core/domain/ai_cache.h"
 #include "core/domain/ai_job.h"
+#include "core/domain/ai_look.h"
+#include "core/gate/live.h"
 #include "core/net/stream.h"
 #include "handlers/inference/call.h"
 
@@ -28,6 +32,28 @@ void call_reply_void(struct call *call, enum api_error error, const char *messag
     reply_error(call->request, error, message);
 }
 
+static int withdraw(void *arg)
+{
+    const struct call *call = arg;
+    return ai_job_withdraw(call->order.id);
+}
+
+/* Its row, where it has one: with a key in the same transaction as what a repetition will get. */
+static void take_row_back(struct call *call)
+{
+    if (!call->order.durable)
+        return;
+    if (call->request->idempotency) {
+        request_end_with(call->request, withdraw, call);
+        return;
+    }
+    fiber_hold();
+    int result = withdraw(call);
+    fiber_release();
+    if (result)
+        LOG(WARN, "a job that was refused has kept its row", LOG_TEXT("job", call->id), LOG_ERRNO(result));
+}
+
 void call_refuse(struct call *call, enum ai_entry entry, int64_t retry_ms)
 {
     static const struct {
@@ -43,6 +69,7 @@ void call_refuse(struct call *call, enum ai_entry entry, int64_t retry_ms)
     };
     CHECK(entry != AI_ACCEPTED);
     call->request->http->field_count = call->field_count; /* there is no job to tell of */
+    take_row_back(call);
     call_reply_void(call, refusals[entry].error, refusals[entry].message, (retry_ms + 999) / 1000);
 }
 
@@ -52,6 +79,7 @@ void call_failure(struct call *call, int result)
     if (result == -EBUSY)
         result = -EAGAIN;
     call->request->http->field_count = call->field_count;
+    take_row_back(call);
     request_undo(call->request);
     reply_failure(call->request, result);
 }
@@ -75,6 +103,18 @@ void call_name(struct call *call)
     reply_header(call->request, "X-Job-Id", call->id);
 }
 
+bool call_accept(struct call *call, struct str answer, int64_t running_s)
+{
+    int result = ai_job_accept(call->order.id, call->order.account_id, &call->meta, call->order.body,
+                               call->order.streamed);
+    if (result) {
+        reply_failure(call->request, result);
+        return false;
+    }
+    call->order.durable = true;
+    return request_commit_for(call->request, 202, answer, running_s);
+}
+
 /* What a repetition is told while this one runs no longer and has not been answered: how to ask for the job. */
 static bool commit(struct call *call)
 {
@@ -87,8 +127,9 @@ static bool commit(struct call *call)
     call_put_job(&json, call);
     json_close(&json, '}');
     buf_add_char(&body, '\n');
-    bool done = request_commit_for(call->request, 202, buf_str(&body), config->ai_call_s);
+    bool done = call_accept(call, buf_str(&body), config->ai_call_s);
     buf_clear(&body);
+    CRASH_POINT("call-accepted");
     return done;
 }
 
@@ -146,10 +187,67 @@ void call_reply(struct call *call, int status, struct str body)
     }
     if (status == 429 || status == 503)
         retry_after(call->request, 1);
+    if (status == 429 || status >= 500)
+        request_undo(call->request); /* it has cost nothing */
     if (status >= 400)
         reply_error_body(call->request, status, "provider_error", "application/json", body);
     else
         reply_body(call->request, status, "application/json", body);
+}
+
+/* ---- from its row ---- */
+
+static bool has_ended(const struct ai_job *job)
+{
+    return job->completed_ms != 0;
+}
+
+/* Its answer, in the shape that is asked for, or its error. */
+static void reply_end_of(struct call *call, const struct ai_job *job)
+{
+    struct request *request = call->request;
+    struct buf events = {0};
+    if (job->answer.at && !call->ai.stream)
+        reply_body(request, 200, "application/json", job->answer);
+    else if (job->answer.at && call_put_events(call, job->answer, &events))
+        reply_body(request, 200, SSE_TYPE, buf_str(&events));
+    else
+        reply_error(request, call_error_of(job->error_code),
+                    job->error_message.at ? arena_printf(request->arena, "%.*s", STR_ARG(job->error_message))
+                                          : NULL);
+    buf_clear(&events);
+}
+
+/* What a stream has said is not kept in its row: then it stays with the job. */
+bool call_again(void *arg, int status, struct str body)
+{
+    struct call *call = arg;
+    struct request *request = call->request;
+    struct ai_job job;
+    const char *error;
+    if (status != 202)
+        return false;
+    struct str id = json_string(json_member(json_read(request->arena, body, &error), "id"));
+    if (ai_look(request->arena, request->principal.account_id, id, &job) || !has_ended(&job) ||
+        (!job.answer.at && str_equal(job.status, STR("completed"))))
+        return false;
+    call->order.id = id;
+    call->meta.created_ms = job.created_ms;
+    reply_header(request, "Idempotent-Replayed", "true");
+    reply_header(request, "X-Job-Id", arena_printf(request->arena, "%.*s", STR_ARG(id)));
+    reply_end_of(call, &job);
+    return true;
+}
+
+void call_reply_lost(struct call *call)
+{
+    struct request *request = call->request;
+    if (call->order.durable)
+        reply_error(
+            request, ERROR_CALL_LOST,
+            arena_printf(request->arena, "The call was lost sight of; it goes on as job %s", call->id));
+    else
+        call_reply_void(call, ERROR_CALL_LOST, NULL, 1);
 }
 
 /* ---- one body ---- */
@@ -162,18 +260,14 @@ static void answer_from_row(struct call *call)
     int result = -ENOENT;
     for (int looks = 0; looks < LOOKS; looks++) {
         result = ai_job_get(request->arena, call->order.account_id, call->order.id, &job);
-        if ((result == 0 && job.completed_ms) || (result && result != -ENOENT) ||
+        if ((result == 0 && has_ended(&job)) || (result && result != -ENOENT) ||
             fiber_sleep_ms(LOOK_PAUSE_MS))
             break;
     }
-    if (result == 0 && job.completed_ms && job.answer.at)
-        call_reply(call, 200, job.answer);
-    else if (result == 0 && job.completed_ms)
-        reply_error(request, call_error_of(job.error_code),
-                    job.error_message.at ? arena_printf(request->arena, "%.*s", STR_ARG(job.error_message))
-                                         : NULL);
+    if (result == 0 && has_ended(&job))
+        reply_end_of(call, &job);
     else
-        call_reply_void(call, ERROR_CALL_LOST, NULL, 1);
+        call_reply_lost(call);
 }
 
 static void answer_from_message(struct call *call, const struct ai_message *message)

@@ -151,14 +151,28 @@ static void put_usage_chunk(struct buf *events, const struct call *call, const s
     buf_clear(&chunk);
 }
 
+static void put_events(struct buf *events, const struct call *call, const struct hit *hit)
+{
+    put_chunk(events, call, hit);
+    if (call->ai.include_usage)
+        put_usage_chunk(events, call, hit);
+    sse_put_event(events, STR_NONE, STR_NONE, AI_DONE);
+}
+
+bool call_put_events(struct call *call, struct str answer, struct buf *events)
+{
+    struct hit hit;
+    bool fine = read_hit(call, answer, &hit);
+    if (fine)
+        put_events(events, call, &hit);
+    return fine;
+}
+
 static void reply_events(struct call *call, const struct hit *hit)
 {
     struct buf events = {0};
     struct sse sse;
-    put_chunk(&events, call, hit);
-    if (call->ai.include_usage)
-        put_usage_chunk(&events, call, hit);
-    sse_put_event(&events, STR_NONE, STR_NONE, AI_DONE);
+    put_events(&events, call, hit);
     if (!call->request->idempotency ||
         request_commit_for(call->request, 200, buf_str(&events), config->ai_call_s)) {
         sse_begin(&sse, call->request);

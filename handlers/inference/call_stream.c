@@ -122,7 +122,12 @@ static void give_up(struct answer *answer, int result)
     switch (result) {
     case -ETIME: fail(answer, ERROR_QUEUE_TIMEOUT); break;
     case -ETIMEDOUT: fail(answer, ERROR_CALL_TIMEOUT); break;
-    case -EPIPE: fail(answer, ERROR_CALL_LOST); break;
+    case -EPIPE:
+        if (answer->begun)
+            send_api_error(answer, ERROR_CALL_LOST);
+        else
+            call_reply_lost(answer->call);
+        break;
     case -ESHUTDOWN: fail(answer, ERROR_SERVER_ENDS); break;
     default: /* the client has left */
         if (!answer->begun)

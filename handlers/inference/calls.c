@@ -113,6 +113,8 @@ static void serve(struct call *call)
     call->until_ns = clock_in_ms((uint64_t)config->ai_call_s * 1000);
     call->line_until_ns = clock_in_ms((uint64_t)call->order.wait_ms);
     fiber_set_deadline(CLOCK_NEVER); /* every wait has a bound of its own */
+    if (!async)
+        request_again(request, call_again, call);
     if (!gate_repeat(request))
         return;
     if (!call->caches)

@@ -321,8 +321,53 @@ def test_a_call_with_a_key_goes_on_without_its_client(calls):
     (row,) = ai.wait_jobs(calls, account, 1)
     assert row[1] == "completed"
     answer = requests.post(calls.url + COMPLETIONS, json={**PROMPT, "model": model}, headers=headers, timeout=30)
-    assert answer.status_code == 202 and answer.json()["id"] == row[0]
-    assert account.call("GET", f"/v1/jobs/{row[0]}").json()["response"]["choices"][0]["text"]
+    assert answer.status_code == 200 and answer.json() == account.call("GET", f"/v1/jobs/{row[0]}").json()["response"]
+    assert answer.headers["Idempotent-Replayed"] == "true" and answer.headers["X-Job-Id"] == row[0] == answer.json()["id"]
+
+
+def test_a_call_with_a_key_is_a_job_from_its_beginning(calls):
+    """Also where it is asked for again meanwhile, and where it waits for too long."""
+    model = provide(calls, "begun", max_in_flight=1, queue_wait_ms=1000, delay_ms=3000)
+    account = payer(calls)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        asked = pool.submit(keyed, account, model, "begun")
+        wait_until(lambda: in_line(calls, "begun")["busy"] == 1, 5, "it runs")
+        (job,) = account.call("GET", ai.JOBS).json()["data"]
+        assert job["status"] == "processing"
+        error_of(keyed(account, model, "begun"), 409, "idempotency_in_progress")
+        late = [keyed(account, model, "late", stream) for stream in (False, True)]
+        assert asked.result().json()["id"] == job["id"]
+    for answer in late:
+        error_of(answer, 503, "queue_timeout")
+    rows = {row[0]: row for row in ai.wait_jobs(calls, account, 3)}
+    assert rows.pop(job["id"])[1:3] == ("completed", CALL)
+    assert [row[1:3] for row in rows.values()] == [("failed", 0)] * 2
+    answer = keyed(account, model, "late")  # nothing was kept
+    assert answer.status_code == 200 and "Idempotent-Replayed" not in answer.headers
+
+
+def keyed(account, model, key, stream=False):
+    return account.call("POST", COMPLETIONS, fresh=True, json={**PROMPT, "model": model, "stream": stream},
+                        headers={"Idempotency-Key": f"{key}-{stream}"})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failure_of_the_provider_leaves_the_key_free(calls, stream):
+    """The SDKs ask again by themselves, under the same key."""
+    model = provide(calls, "fails-stream" if stream else "fails-whole", fail_status=503)
+    account = payer(calls)
+    for _ in range(2):
+        answer = keyed(account, model, "fails", stream)
+        assert answer.status_code == 503 and "Idempotent-Replayed" not in answer.headers, answer.text
+    assert [row[1:3] for row in ai.wait_jobs(calls, account, 2)] == [("failed", 0)] * 2
+
+
+def test_a_refusal_for_want_of_money_is_kept_and_leaves_no_job(calls):
+    poor = payer(calls, None)
+    first, again = (keyed(poor, "gpt-4", "poor") for _ in range(2))
+    error_of(first, 402, "insufficient_balance")
+    assert again.text == first.text and again.headers["Idempotent-Replayed"] == "true"
+    assert poor.call("GET", ai.JOBS).json()["data"] == []
 
 
 def test_a_refusal_at_the_door_leaves_the_key_free(calls):

@@ -163,6 +163,39 @@ def test_a_worker_killed_at_this_point_neither_loses_nor_doubles_the_call(start_
     check_money(gateway, account)
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_server_killed_behind_the_row_of_a_call_with_a_key_loses_nothing(start_gateway, upstream, tmp_path, stream):
+    """The queue has not heard of it: the row is due, and the repetition gets what it came to."""
+    gateway = start_gateway(SHORT, serve_env={
+        "WAKEGATE_CRASH_AT": "call-accepted", "WAKEGATE_CRASH_ONCE": str(tmp_path / "crashed")})
+    serve = gateway.serves[0]
+    account = payer(gateway)
+    model = use(gateway, upstream, "kept", ["fine"])
+    before = len(upstream.of("fine"))
+
+    def ask_again():
+        try:
+            answer = requests.post(serve.url() + CHATS, timeout=30, json={
+                "model": model, "stream": stream, "max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]},
+                headers={"Authorization": f"Bearer {account.key}", "Idempotency-Key": "kept"})
+        except requests.exceptions.ConnectionError:
+            return None
+        if answer.status_code == 409:
+            assert int(answer.headers["Retry-After"]) > 0
+            return None
+        return answer
+
+    assert ask_again() is None and serve.wait() == -signal.SIGKILL
+    serve.start().wait_ready()
+    answer = wait_until(ask_again, 30, "the answer", 0.3)
+    outcome = Outcome("stream" if stream else "whole", answer)
+    assert outcome.whole and answer.headers["Idempotent-Replayed"] == "true"
+    check_ends(gateway, account, [outcome])
+    assert len(rows_of(gateway, account)) == 1 and len(upstream.of("fine")) - before == 1
+    assert ask_again().text == answer.text
+    check_money(gateway, account)
+
+
 # ---- under load ----
 
 class Load:
