@@ -7,6 +7,9 @@ fuzz   replays the corpus of every test/fuzz/NAME.c, then fuzzes it for --second
 e2e    pytest over test/e2e, with the binary's path in WAKEGATE_BIN
 fault  the same over test/fault
 
+The last two spend most of their time waiting: asked for together they are one run of pytest, and the others work beside it,
+with what it leaves of the processors. What each says is shown in that order all the same.
+
 Usually started by `make test`, `make unit`, `make fuzz`, `make e2e` or `make fault`.
 """
 
@@ -20,10 +23,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+import traceback
 import xml.etree.ElementTree as ElementTree
 
-PYTEST_WORKERS = "3"
+# Tests wait for most of their time: more workers than processors.
+PYTEST_WORKERS = str(max(4, 3 * (os.cpu_count() or 1)))
+# Of what builds and fuzzes beside tests that look at the clock.
+BESIDE_NICE = 10
+MEMORY = "/dev/shm"
 UNIT_TIMEOUT_S = 120
 PYTEST_CASE_TIMEOUT_S = 180
 FUZZ_PARALLEL = 2
@@ -45,11 +55,13 @@ CASE = re.compile(r"\[ +(RUN|OK|FAILED|SKIPPED) +\] (\S+)")
 class Counts:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
+        self.lock = threading.Lock()
 
     def add(self, passed=0, failed=0, skipped=0):
-        self.passed += passed
-        self.failed += failed
-        self.skipped += skipped
+        with self.lock:
+            self.passed += passed
+            self.failed += failed
+            self.skipped += skipped
 
     def __str__(self):
         skipped = f", {self.skipped} skipped" if self.skipped else ""
@@ -66,6 +78,8 @@ class Runner:
         self.reports = os.path.abspath(os.path.join(self.out, "sanitizer"))
         self.ends_at = time.monotonic() + DEADLINE_S
         self.running = set()
+        self.memory = None  # the folder of what is kept in memory while tests run
+        self.beside = False  # another phase is at work
 
     def remaining_s(self):
         return max(1.0, self.ends_at - time.monotonic())
@@ -92,6 +106,7 @@ class Runner:
         """Told to stop: what runs is in sessions of its own and has not heard it."""
         for process in list(self.running):
             signal_group(process, signal.SIGKILL)
+        self.drop_memory()
         os._exit(128 + number)
 
     def environment(self, reports):
@@ -109,8 +124,12 @@ class Runner:
         env["PYTHONDONTWRITEBYTECODE"] = "1"
         return env
 
+    def behind(self):
+        """What a command begins with that leaves the processors to pytest."""
+        return ["nice", "-n", str(BESIDE_NICE)] if self.beside else []
+
     def build(self, targets):
-        status, _ = self.run([*self.make, *targets])
+        status, _ = self.run([*self.behind(), *self.make, *targets])
         if status == 0:
             return True
         self.say(f"FAILED  build of {' '.join(targets[:3])}{' ...' if len(targets) > 3 else ''}")
@@ -120,7 +139,7 @@ class Runner:
     # ---- phases ----
 
     def lint(self):
-        status, _ = self.run([*self.make, "lint"])
+        status, _ = self.run([*self.behind(), *self.make, "lint"])
         self.say("ok      lint" if status == 0 else "FAILED  lint")
         if status != 0:
             self.counts.add(failed=1)
@@ -219,7 +238,7 @@ class Runner:
         env = self.environment(None)
         env["ASAN_OPTIONS"] += f":quarantine_size_mb={FUZZ_QUARANTINE_MB}"
         status, output = self.run(
-            command,
+            [*self.behind(), *command],
             env=env,
             timeout_s=timeout_s,
             stdout=subprocess.PIPE,
@@ -227,13 +246,9 @@ class Runner:
         )
         return status, (output or b"").decode(errors="replace")
 
-    def pytest(self, folder):
-        if not glob.glob(f"{folder}/**/test_*.py", recursive=True):
-            return
-        program = os.path.join(self.out, "wakegate")
-        if not self.build([program]):
-            return
-        junit = os.path.abspath(os.path.join(self.out, folder.replace("/", "-") + ".xml"))
+    def pytest(self, folders, output=None):
+        """One run over all these folders, its output into that file. Its exit status, None when it took too long."""
+        junit = os.path.abspath(os.path.join(self.out, "+".join(folders).replace("/", "-") + ".xml"))
         shutil.rmtree(self.reports, ignore_errors=True)
         os.makedirs(self.reports)
         # a process under test may run as somebody else
@@ -241,25 +256,41 @@ class Runner:
         if os.path.exists(junit):
             os.unlink(junit)
         env = self.environment(self.reports)
-        env["WAKEGATE_BIN"] = os.path.abspath(program)
-        target = folder
+        env["WAKEGATE_BIN"] = os.path.abspath(self.program())
+        if os.access(MEMORY, os.W_OK):
+            self.memory = tempfile.mkdtemp(prefix="wg-", dir=MEMORY)
+            os.chmod(self.memory, 0o711)
+            env["WAKEGATE_TEST_MEMORY"] = self.memory
+        targets = folders
         if self.only:
-            target = self.only if self.only.startswith(folder) else os.path.join(folder, self.only)
+            targets = [self.only if self.only.startswith(folder) else os.path.join(folder, self.only) for folder in folders]
         # One chosen test is watched: no workers, its output shown.
-        how = ["-s"] if "::" in target else ["-n", PYTEST_WORKERS]
+        how = ["-s"] if "::" in targets[0] else ["-n", PYTEST_WORKERS]
         status, _ = self.run(
             [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", *how,
-             "-o", f"timeout={PYTEST_CASE_TIMEOUT_S}", f"--junitxml={junit}", target],
-            env=env,
+             "-o", f"timeout={PYTEST_CASE_TIMEOUT_S}", f"--junitxml={junit}", *targets],
+            env=env, stdout=output, stderr=output,
         )
+        self.drop_memory()
         counts = read_junit(junit)
-        if status is None:
-            self.say(f"FAILED  {folder}: out of time")
         # 5: pytest found no test, which is none, unless one was asked for
         if status != 0 and counts["failed"] == 0 and (status != 5 or self.only):
             counts["failed"] = 1
         self.counts.add(**counts)
-        self.show_reports(folder)
+        return status
+
+    def drop_memory(self):
+        if self.memory:
+            shutil.rmtree(self.memory, ignore_errors=True)
+
+    def program(self):
+        return os.path.join(self.out, "wakegate")
+
+    def end_pytest(self, folders, status):
+        name = " ".join(folders)
+        if status is None:
+            self.say(f"FAILED  {name}: out of time")
+        self.show_reports(name)
 
     def show_reports(self, folder):
         reports = sorted(glob.glob(os.path.join(self.reports, "report*")))
@@ -327,27 +358,67 @@ def read_junit(path):
     return counts
 
 
+def run_phases(runner, names):
+    short = {"lint": runner.lint, "unit": runner.unit, "fuzz": runner.fuzz}
+    folders = [f"test/{name}" for name in names if name not in short]
+    names = [name for name in names if name in short]
+    # What more than one of them is made of is built before two of them build.
+    if folders and not guarded(runner, "build", lambda: runner.build([runner.program()])):
+        folders = []
+    if not folders or not names:
+        for name in names:
+            guarded(runner, name, short[name])
+        if folders:
+            runner.end_pytest(folders, guarded(runner, "pytest", lambda: runner.pytest(folders)))
+        return
+    with open(os.path.join(runner.out, "pytest.log"), "w+b") as log:
+        statuses = []
+        runner.beside = True
+        thread = threading.Thread(
+            target=lambda: statuses.append(guarded(runner, "pytest", lambda: runner.pytest(folders, log)))
+        )
+        thread.start()
+        for name in names:
+            guarded(runner, name, short[name])
+        follow(log.name, thread)
+        runner.end_pytest(folders, statuses[0])
+
+
+def guarded(runner, name, phase):
+    """What the phase returns; one that can't go on has failed, and the others go on."""
+    try:
+        return phase()
+    except Exception:
+        runner.say(f"{traceback.format_exc()}FAILED  {name}")
+        runner.counts.add(failed=1)
+        return False
+
+
+def follow(path, thread):
+    """Shows what is in the file and what comes, until the thread ends."""
+    with open(path, "rb") as file:
+        while True:
+            last = not thread.is_alive()
+            sys.stdout.buffer.write(file.read())
+            sys.stdout.buffer.flush()
+            if last:
+                return
+            thread.join(0.2)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phases", nargs="+", choices=["lint", "unit", "fuzz", "e2e", "fault"])
     parser.add_argument("--make", default="make BUILD=asan", help="the make command that builds, with its variables")
     parser.add_argument("--out", default="build/asan", help="the folder that it builds into")
     parser.add_argument("--only", default="", help="one test file or test")
-    parser.add_argument("--seconds", type=int, default=3, help="how long each target is fuzzed; 0: replay alone")
+    parser.add_argument("--seconds", type=int, default=5, help="how long each target is fuzzed; 0: replay alone")
     options = parser.parse_args()
     runner = Runner(options)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, runner.stop)
     os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-    phases = {
-        "lint": runner.lint,
-        "unit": runner.unit,
-        "fuzz": runner.fuzz,
-        "e2e": lambda: runner.pytest("test/e2e"),
-        "fault": lambda: runner.pytest("test/fault"),
-    }
-    for name in options.phases:
-        phases[name]()
+    run_phases(runner, options.phases)
     runner.say(str(runner.counts))
     return 1 if runner.counts.failed else 0
 

@@ -181,7 +181,7 @@ def test_a_body_below_the_rate_is_given_up_though_it_never_stops(hasty):
         with dripping(plain, b"x", 0.1):
             answer = answer_of(plain)
         assert answer.startswith(b"HTTP/1.1 400 "), answer
-    assert metric(hasty, 'wakegate_connections_timed_out_total{what="body"}') == before + 1
+    wait_until(lambda: metric(hasty, 'wakegate_connections_timed_out_total{what="body"}') == before + 1, 5, "it is counted")
 
 
 def test_a_body_above_the_rate_may_take_its_time(hasty):

@@ -12,7 +12,7 @@ from accounts import SETTINGS, Account
 from events import PATH, Sse, add, ids, listen, number_of, ws_url
 from fixtures import run_gateway
 from stores import wait_until
-from test_websocket import read_frame, shake
+from test_websocket import frame, read_frame, shake
 
 COUNT = 10000
 CUTS = 100
@@ -147,6 +147,10 @@ def test_a_slow_reader_is_closed_and_goes_on(live):
     count, text = 400, "x" * 20000
     plain, head = shake(live, PATH, buffer_bytes=4096, Authorization=f"Bearer {account.key}")
     assert head.startswith("HTTP/1.1 101 ")
+    # From its first word on it is sent what happens; before that it would be one that catches up, which is waited for.
+    plain.sendall(frame(1, b'{"type":"ping"}'))
+    while json.loads(read_frame(plain)[1])["type"] != "pong":
+        pass
     with plain, listen(live, account.key) as other:
         for first in range(0, count, 50):
             live.sql("SELECT event_add(%s, 'inference', 'job.failed', jsonb_build_object('number', n, 'text', %s::text)) "

@@ -40,6 +40,7 @@ def test_a_hundred_concurrent_wakes_start_one_pod(gateway):
         assert answer.json() == {"uuid": uuid, "action": "wake",
                                  "status": "active" if answer.status_code == 200 else "queued"}
     client.wait_status(uuid, "active")
+    wait_until(lambda: gateway.pods_started() > before, 5, "the log says so")
     assert gateway.pods_started() == before + 1
     assert len(gateway.pod_processes(uuid)) == 1
 
@@ -226,7 +227,7 @@ def test_pods_run_in_bubblewrap_where_it_works(start_gateway):
     client = gateway.client()
     uuid = client.create()
     assert "hello" in client.chat(uuid, "hello", wait=20).json()["response"]
-    assert gateway.works[0].log_lines("pods run in bubblewrap")
+    wait_until(lambda: gateway.works[0].log_lines("pods run in bubblewrap"), 5, "the log says so")
     assert any(line.startswith("/") and "bwrap" in line for line in gateway.pod_processes(uuid).values())
     assert client.sleep(uuid).status_code == 202
     wait_until(lambda: gateway.pod_processes(uuid) == {}, 20, "asleep")
@@ -280,7 +281,7 @@ def test_a_pod_too_slow_to_drain_is_woken_again_for_the_rest(start_gateway):
 def test_a_port_that_somebody_else_listens_on_is_not_given_to_a_pod(start_gateway):
     """That server's /health would be taken for the pod's, and it would get the user's messages."""
     gateway = start_gateway(recorder_settings(), works=0)
-    first = gateway.first_port
+    first = gateway.ports.first
     gateway.settings["POD_PORT_RANGE"] = f"{first}-{first + 4}"
     gateway.write_settings()
     with contextlib.ExitStack() as stack:

@@ -19,9 +19,13 @@ import urllib.request
 import psycopg2
 import pytest
 
+from stores import make_fast_folder
+from wakegate import Ports
+
 WAKEGATE = os.environ.get("WAKEGATE_BIN", "build/release/wakegate")
 START_SECONDS = 90  # the first start makes a database, perhaps under a sanitizer on a busy machine
 SERVERS = {"postgres", "redis-server"}
+PORTS = Ports()  # other tests run beside these
 # What credentials.env has beside the URL.
 MADE = {"SESSION_API_KEY", "FABSTIR_API_KEY", "DUMONT_API_KEY", "FABSTIR_EMAIL", "FABSTIR_PASSWORD", "SELF_CLIENT_ID",
         "SELF_CLIENT_SECRET"}
@@ -90,7 +94,7 @@ class Up:
         command = [WAKEGATE, "up", "--data", self.data, *(["--port", port] if port else []), *arguments]
         self.out = tempfile.TemporaryFile("w+")
         self.err = tempfile.TemporaryFile("w+")
-        environment = {"CI": "true", **os.environ, **(env or {})}
+        environment = {"CI": "true", "POD_PORT_RANGE": str(PORTS), **os.environ, **(env or {})}
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.err, env=environment
@@ -189,7 +193,7 @@ def mode(path):
 @pytest.fixture(name="parent")
 def parent_folder():
     """A folder that PostgreSQL's user can pass too, as pytest's own is not when we are root."""
-    folder = tempfile.mkdtemp(prefix="wakegate-up-", dir="/tmp")
+    folder = make_fast_folder("wakegate-up-")
     os.chmod(folder, 0o755)
     yield folder
     shutil.rmtree(folder)

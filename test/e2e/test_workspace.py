@@ -375,7 +375,7 @@ def test_what_a_pod_may_answer(desk, workspace, answer, status):
     assert got.status_code == status
     if status == 502:
         assert got.json() == {"error": "The workspace does not answer"}
-        assert metric(desk, "wakegate_proxy_failures_total") == failures + 1
+        wait_until(lambda: metric(desk, "wakegate_proxy_failures_total") == failures + 1, 5, "it is counted")
     else:
         assert "Link" not in got.headers
 
@@ -558,7 +558,7 @@ def test_an_answer_that_breaks_off_breaks_off(desk, workspace, how):
         with pytest.raises(http.client.IncompleteRead) as caught:
             read_answer(connection)
         assert caught.value.partial == b"12345"
-    assert metric(desk, "wakegate_proxy_failures_total") == failures + 1
+    wait_until(lambda: metric(desk, "wakegate_proxy_failures_total") == failures + 1, 5, "it is counted")
     wait_until(lambda: [line for line in desk.serves[0].log_lines("request") if line.get("why") == "pod_left"], 5, "the log")
 
 
@@ -646,8 +646,9 @@ def test_a_hundred_requests_at_once_start_one_pod(start_gateway):
         answers = [answer.result() for answer in answers]
     assert {answer.status_code for answer in answers} == {200}
     assert sorted(answer.json()["size"] for answer in answers) == list(range(100))
+    wait_until(lambda: gateway.pods_started() > 0, 5, "the log says so")
     assert place.starts() == 1 and gateway.pods_started() == 1
-    assert metric(gateway, "wakegate_proxy_held") == 0
+    wait_until(lambda: metric(gateway, "wakegate_proxy_held") == 0, 5, "none is held any more")
 
 
 def check_page(answer, title, retry, refresh):
@@ -718,13 +719,13 @@ def test_held_requests_are_bounded(start_gateway):
 
 
 def test_a_client_that_leaves_is_held_no_longer(start_gateway):
-    gateway = start_gateway(pod_settings("2", REACTORS="1", METRICS_TOKEN=METRICS_TOKEN))
+    gateway = start_gateway(pod_settings("4", REACTORS="1", METRICS_TOKEN=METRICS_TOKEN))
     place = Workspace(gateway)
     data = place.head()
     with place.connection() as connection:
         connection.sendall(data)
         wait_until(lambda: metric(gateway, "wakegate_proxy_held") == 1, 5, "it is held")
-    wait_until(lambda: metric(gateway, "wakegate_proxy_held") == 0, 1, "it is held no longer")
+    wait_until(lambda: metric(gateway, "wakegate_proxy_held") == 0, 2, "it is held no longer")
     place.client.wait_status(place.uuid, "active")
     assert "GET /echo" not in place.note("asked")
 

@@ -1,6 +1,7 @@
 """The program under test: its processes, its settings, and a client of its session API."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -21,17 +22,29 @@ ADMIN_TOKEN = "test-only-token-of-the-operator-api-0123456789"
 POD_SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pod.py")
 STOP_S = 60
 PORTS_EACH = 100  # of pods, for one gateway
-PORT_SLICES = 9  # gateways that run at once in one worker of pytest-xdist
+FIRST_PORTS = range(10000, 20000, PORTS_EACH)  # beside those of `wakegate up`, and below those that the kernel gives out
 
 
-def first_ports():
-    """Where the port ranges begin that this process may use: those of others, and of its other gateways, differ."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 3
-    first = 30000 + worker * PORT_SLICES * PORTS_EACH
-    return list(range(first, first + PORT_SLICES * PORTS_EACH, PORTS_EACH))
+class Ports:
+    """PORTS_EACH ports that nobody else who runs these tests here takes, be it in another process or another checkout."""
 
+    def __init__(self):
+        folder = os.path.join(tempfile.gettempdir(), f"wakegate-test-ports-{os.geteuid()}")
+        os.makedirs(folder, exist_ok=True)
+        for self.first in FIRST_PORTS:
+            self.lock = open(os.path.join(folder, str(self.first)), "a", encoding="ascii")
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            self.lock.close()
+        raise AssertionError("too many gateways run at once: no ports are left for their pods")
 
-free_ports = first_ports()
+    def __str__(self):
+        return f"{self.first}-{self.first + PORTS_EACH - 1}"
+
+    def give_back(self):
+        self.lock.close()
+
 
 def others_can_read(path):
     """Whether a user without rights of its own gets to the file: a checkout may lie below a closed folder."""
@@ -202,7 +215,7 @@ class Gateway:
             "WAKEGATE_DATA_DIR": self.data,
             **(settings or {}),
         }
-        self.first_port = None
+        self.ports = None
         self.write_settings()
         self.keys = {}
         self.serves = [Part(self, "serve", i, serve_env) for i in range(serves)]
@@ -218,8 +231,8 @@ class Gateway:
         return self.serves + self.works
 
     def start(self, supervised=False, ready=True):
-        self.first_port = free_ports.pop(0)
-        self.settings["POD_PORT_RANGE"] = f"{self.first_port}-{self.first_port + PORTS_EACH - 1}"
+        self.ports = self.ports or Ports()
+        self.settings["POD_PORT_RANGE"] = str(self.ports)
         self.write_settings()
         for part in self.parts:
             part.start()
@@ -329,14 +342,14 @@ class Gateway:
     def abandon(self):
         """Whatever is left goes: for tests that break it, and after a failure."""
         self._end_supervision()
-        if self.first_port:
-            free_ports.append(self.first_port)
-            self.first_port = None
         for part in self.parts:
             part.kill()
         for pid in self.pod_processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        if self.ports:
+            self.ports.give_back()
+            self.ports = None
         shutil.rmtree(self.data, ignore_errors=True)
 
 

@@ -14,8 +14,9 @@ from wakegate import ROOT, run
 SHORT = {"POD_STOP_TIMEOUT_MS": "500", "POD_READY_TIMEOUT_MS": "2000", "POD_ANSWER_TIMEOUT_MS": "1500",
          "PG_TIMEOUT_MS": "2000", "JOB_LEASE_SECONDS": "13", "WEBHOOK_TIMEOUT_MS": "2000"}
 LEASE_S = 13
-# Here the pod has answered, or may have, and nobody knows it: it is asked again, and told so by the message's id.
-MAY_ASK_AGAIN = {"deliver-sent"}
+# Here the pod has answered, or may have, and nobody knows it: it is asked again, and told so by the message's id. Events are relayed
+# at any moment of a delivery.
+MAY_ASK_AGAIN = {"deliver-sent", "event-relayed"}
 
 
 # On a message's way; other paths have tests of their own.
