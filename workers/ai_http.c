@@ -228,7 +228,7 @@ static int end_stream(struct reading *reading, struct ai_failure *failure)
         ai_failure_make(failure, AI_FAULT_BROKEN, STR("the stream has no end"));
         return -EPROTO;
     }
-    if (run->identity.include_usage) {
+    if (run->identity.include_usage || run->end.meta.ends_with_usage) {
         ai_chunk_usage(&run->lines, &run->identity, &run->usage);
         buf_add_char(&run->lines, '\n');
     }

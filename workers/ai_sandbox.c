@@ -56,7 +56,7 @@ static int stream(struct ai_run *run, const struct sandbox_options *options,
         return result;
     ai_chunk_finish(&run->lines, &run->identity, answer->finish_reason);
     buf_add_char(&run->lines, '\n');
-    if (run->identity.include_usage) {
+    if (run->identity.include_usage || run->end.meta.ends_with_usage) {
         ai_chunk_usage(&run->lines, &run->identity, &answer->usage);
         buf_add_char(&run->lines, '\n');
     }

@@ -7,7 +7,8 @@
 
 /*
  * Answers of models, to be given again to the account that got them when it asks for exactly the same (ai_request_digest). In
- * Redis, for a time; nothing is lost with them but work. Only whole unstreamed answers are put there.
+ * Redis, for a time; nothing is lost with them but work. Only whole answers are put there, in the
+ * shape of unstreamed ones.
  */
 
 enum { AI_CACHE_BYTES_MAX = 256 * 1024 }; /* of one answer; a longer one is not kept */

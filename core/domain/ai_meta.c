@@ -27,6 +27,7 @@ void ai_meta_write(struct buf *out, const struct ai_meta *meta)
     json_put_int(&json, "choices", meta->choices);
     json_put_int(&json, "call_price", meta->call_price);
     json_put_bool(&json, "usage", meta->wants_usage);
+    json_put_bool(&json, "usage_last", meta->ends_with_usage);
     json_close(&json, '}');
 }
 
@@ -58,5 +59,8 @@ int ai_meta_read(struct arena *arena, struct str text, struct ai_meta *meta)
                 json_to_i64(json_member(json, "choices"), &meta->choices) &&
                 json_to_i64(json_member(json, "call_price"), &meta->call_price) &&
                 json_to_bool(json_member(json, "usage"), &meta->wants_usage);
+    /* Rows of before have it not. */
+    if (!json_to_bool(json_member(json, "usage_last"), &meta->ends_with_usage))
+        meta->ends_with_usage = false;
     return fine ? 0 : -EINVAL;
 }

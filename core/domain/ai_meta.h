@@ -25,6 +25,7 @@ struct ai_meta {
     int64_t choices;       /* `n` */
     int64_t call_price;    /* picodollars, whatever the model costs; 0 for pods */
     bool wants_usage;      /* stream_options.include_usage */
+    bool ends_with_usage;  /* the last chunk of a stream has it in any case, for who waits */
 };
 
 /* The names of kinds, in rows: "chat", "completion". */

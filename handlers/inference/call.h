@@ -51,6 +51,8 @@ void call_name(struct call *call);
 bool call_accept(struct call *call, struct str answer, int64_t running_s);
 /* For request_again, of a call: what the job in a kept 202 came to. */
 bool call_again(void *arg, int status, struct str body);
+/* Keeps a whole answer of a call that `caches`. */
+void call_keep(const struct call *call, struct str answer);
 /* A whole answer as the events of a stream, its id and time the call's; false when it is none. */
 bool call_put_events(struct call *call, struct str answer, struct buf *events);
 /* The queue did not take it. What there is of its row goes. */

@@ -3,7 +3,6 @@
 #include "core/base/config.h"
 #include "core/base/crash.h"
 #include "core/base/log.h"
-#include "core/domain/ai_cache.h"
 #include "core/domain/ai_job.h"
 #include "core/domain/ai_look.h"
 #include "core/gate/live.h"
@@ -278,8 +277,7 @@ static void answer_from_message(struct call *call, const struct ai_message *mess
     }
     int status = call_status(message);
     if (status == 200 && call->caches)
-        ai_cache_put(call->order.account_id, &call->ai,
-                     call->model->cache_s ? call->model->cache_s : config->ai_cache_s, message->payload);
+        call_keep(call, message->payload);
     call_reply(call, status, message->payload);
 }
 

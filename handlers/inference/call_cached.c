@@ -262,6 +262,12 @@ static void reply_hit(struct call *call, struct hit *hit)
     buf_clear(&answer);
 }
 
+void call_keep(const struct call *call, struct str answer)
+{
+    int64_t seconds = call->model->cache_s ? call->model->cache_s : config->ai_cache_s;
+    ai_cache_put(call->order.account_id, &call->ai, seconds, answer);
+}
+
 bool call_cached(struct call *call)
 {
     struct request *request = call->request;

@@ -5,13 +5,17 @@
  * AI_HEAD_SECONDS is shown that it is not forgotten, at the price that all that follows comes under status 200. From then on an
  * error is an event with an error object, and no "[DONE]" follows.
  *
+ * What the cache of answers is to get is put together again from the chunks as they pass (proto/openai_gather.h).
+ *
  * With an Idempotency-Key the events are kept, to be given again as they were, if they are no more than STREAM_KEEP_MAX.
  */
 #include "core/base/clock.h"
 #include "core/base/config.h"
+#include "core/domain/ai_cache.h"
 #include "core/gate/live.h"
 #include "core/net/stream.h"
 #include "handlers/inference/call.h"
+#include "proto/openai_gather.h"
 #include "proto/sse.h"
 
 #include <errno.h>
@@ -22,7 +26,8 @@ struct answer {
     struct call *call;
     struct sse sse;
     struct buf kept;
-    uint64_t head_ns; /* when the head must be sent */
+    struct openai_gathering *gathering; /* NULL: the cache gets nothing */
+    uint64_t head_ns;                   /* when the head must be sent */
     bool begun;
     bool keeps;
     bool whole; /* it came to its end */
@@ -48,18 +53,20 @@ static int send_events(struct answer *answer, struct str events)
 }
 
 /* A chunk a line, each of which is one event. */
-static void put_chunks(struct buf *events, struct str lines)
+static void put_chunks(const struct answer *answer, struct buf *events, struct str lines)
 {
     struct str line;
-    while (lines.size && str_split(&lines, '\n', &line))
-        if (line.size)
+    while (lines.size && str_split(&lines, '\n', &line)) {
+        bool is_usage = line.size && answer->gathering && openai_gather_add(answer->gathering, line);
+        if (line.size && !(is_usage && !answer->call->ai.include_usage))
             sse_put_event(events, STR_NONE, STR_NONE, line);
+    }
 }
 
 static int send_chunks(struct answer *answer, struct str lines, bool last)
 {
     struct buf events = stream_spare_take();
-    put_chunks(&events, lines);
+    put_chunks(answer, &events, lines);
     if (last)
         sse_put_event(&events, STR_NONE, STR_NONE, AI_DONE);
     int result = events.size ? send_events(answer, buf_str(&events)) : 0;
@@ -100,6 +107,14 @@ static void fail(struct answer *answer, enum api_error error)
         call_reply_void(answer->call, error, NULL, 1);
 }
 
+static void keep(const struct answer *answer)
+{
+    struct buf body = {0};
+    if (answer->gathering && openai_gather_answer(answer->gathering, &body))
+        call_keep(answer->call, buf_str(&body));
+    buf_clear(&body);
+}
+
 static void finish(struct answer *answer, const struct ai_message *message)
 {
     int status = message->said == AI_END ? call_status(message) : 0;
@@ -107,6 +122,7 @@ static void finish(struct answer *answer, const struct ai_message *message)
         fail(answer, call_error_of(message->rest));
     } else if (status < 400) {
         answer->whole = send_chunks(answer, message->payload, true) == 0;
+        keep(answer);
     } else if (answer->begun && message->payload.size == 0) {
         send_api_error(answer, call_error_of_status(status));
     } else if (answer->begun) {
@@ -170,6 +186,18 @@ static int pass_on(struct answer *answer, const struct ai_message **message)
     }
 }
 
+static struct openai_gathering *gather(const struct call *call)
+{
+    const struct ai_identity identity = {
+        .kind = call->meta.kind,
+        .id = call->order.id,
+        .model = call->meta.model,
+        .created_s = call->meta.created_ms / 1000,
+        .choices = call->ai.choices,
+    };
+    return call->caches ? openai_gather_new(&identity, AI_CACHE_BYTES_MAX) : NULL;
+}
+
 void call_stream(struct call *call)
 {
     struct answer answer = {
@@ -180,6 +208,7 @@ void call_stream(struct call *call)
     const struct ai_message *message;
     if (!call_submit(call))
         return;
+    answer.gathering = gather(call);
     int result = pass_on(&answer, &message);
     if (result)
         give_up(&answer, result);
@@ -193,5 +222,6 @@ void call_stream(struct call *call)
         (void)gate_repeat_keep(call->request, 200, buf_str(&answer.kept));
     if (answer.begun)
         sse_end(&answer.sse);
+    openai_gather_free(answer.gathering);
     buf_clear(&answer.kept);
 }

@@ -106,6 +106,7 @@ static void serve(struct call *call)
     call->order.durable = async;
     call->caches = !async && (call->ai.cache == AI_CACHE_YES ||
                               (call->ai.cache == AI_CACHE_AS_MODEL && call->model->cache_s > 0));
+    call->meta.ends_with_usage = call->caches && call->ai.stream; /* what is kept has it */
     if (!ai_order_fill(&call->order, request->arena, &call->meta, call->model)) {
         reply_invalid(request, "This call could cost more than any call may");
         return;

@@ -3,12 +3,14 @@
 import decimal
 
 import pytest
+import requests
 
 import ai
 from accounts import error_of
 from ai import CHAT, CHATS, COMPLETIONS, PROMPT, chunks_of, payer, provide, text_of
 from fixtures import run_gateway
 from stores import wait_until
+from upstream import Upstream, use
 
 PRICES = {"price_in": "0.000002", "price_out": "0.00001"}
 
@@ -16,6 +18,13 @@ PRICES = {"price_in": "0.000002", "price_out": "0.00001"}
 @pytest.fixture(scope="module")
 def calls(stores):
     yield from run_gateway(stores, ai.SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    server = Upstream()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +105,56 @@ def test_a_hit_comes_in_the_shape_that_is_asked_for(calls, half, path, body):
     assert text_of(chunks) == whole.get("text", whole.get("message", {}).get("content"))
     assert chunks[0]["choices"][0]["finish_reason"] == "stop" and chunks[-1]["usage"]["total_tokens"] > 0
     assert {chunk["id"] for chunk in chunks} == {answer.headers["X-Job-Id"]}
+
+
+STREAM = {"stream": True}
+USAGE = {"stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize("path,body", [(COMPLETIONS, PROMPT), (CHATS, {"messages": CHAT["messages"]})],
+                         ids=["completion", "chat"])
+@pytest.mark.parametrize("wants_usage", [False, True], ids=["", "usage"])
+def test_a_streams_answer_is_kept_too(calls, half, path, body, wants_usage):
+    account = payer(calls)
+    body = {**body, "model": half}
+    chunks = chunks_of(ask(account, {**body, **STREAM, **(USAGE if wants_usage else {})}, "MISS", path))
+    assert [("usage" in chunk) for chunk in chunks] == [wants_usage] * len(chunks)
+    whole = ask(account, body, "HIT", path).json()
+    fresh = ask(account, {**body, "cache": False}, "BYPASS", path).json()
+    assert {**whole, "id": 0, "created": 0} == {**fresh, "id": 0, "created": 0}
+    again = chunks_of(ask(account, {**body, **STREAM, **USAGE}, "HIT", path))
+    assert text_of(again) == text_of(chunks) and again[-1]["usage"] == whole["usage"]
+    if wants_usage:
+        assert chunks[-1]["usage"] == whole["usage"]
+
+
+def test_a_stream_that_has_no_end_is_not_kept(calls, upstream):
+    for name in ("break-off", "stall", "role-then-close"):
+        model = use(calls, upstream, f"ends-{name}", [name])
+        account = payer(calls)
+        body = {"model": model, "messages": CHAT["messages"], "cache": True, **STREAM}
+        for _ in range(2):
+            answer = account.call("POST", CHATS, json=body)
+            assert answer.headers["X-Cache"] == "MISS" and "[DONE]" not in answer.text
+    with requests.post(calls.url + CHATS, json={"model": use(calls, upstream, "left", ["paced"]), "cache": True, **STREAM,
+                                                "messages": CHAT["messages"]}, stream=True, timeout=30,
+                       headers={"Authorization": f"Bearer {account.key}"}) as answer:
+        next(answer.iter_content(16))
+    ai.wait_jobs(calls, account, 3)
+    redis = calls.stores.redis.client(calls.redis_database)
+    number = calls.sql("SELECT id FROM account WHERE ref = %s", account.id)[0][0]
+    assert list(redis.scan_iter(f"ai:cache:{number}:*")) == []
+
+
+def test_a_providers_stream_is_kept_as_it_was(calls, upstream):
+    for name in ("fine", "uncounted", "claude"):
+        model = use(calls, upstream, f"keeps-{name}", [name])
+        account = payer(calls)
+        body = {"model": model, "messages": CHAT["messages"], "max_tokens": 64, "cache": True}
+        chunks = chunks_of(ask(account, {**body, **STREAM, **USAGE}, "MISS", CHATS))
+        whole = ask(account, body, "HIT", CHATS).json()
+        assert whole["choices"][0]["message"]["content"] == text_of(chunks) and whole["usage"] == chunks[-1]["usage"]
+        assert whole["choices"][0]["finish_reason"] == chunks[-2]["choices"][0]["finish_reason"]
 
 
 def test_a_hit_is_kept_under_its_key(calls, half):
