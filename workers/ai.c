@@ -15,6 +15,7 @@
 #include "core/base/crash.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
+#include "core/domain/ai_order.h"
 #include "core/run/sync.h"
 #include "workers/ai_internal.h"
 
@@ -109,17 +110,24 @@ static const struct model_route *find_route(const struct model *model, struct st
     return NULL;
 }
 
-/* Its time is the provider's, but it is over before its money may be given back (core/domain/lease.h). Of that one that nobody waits
- * for may have waited half. */
-static void set_deadline(struct ai_run *run)
+/* Its time is the provider's, but it is over before its money may be given back (core/domain/lease.h), wherever it was spent:
+ * in line, or with a worker or a Redis that was lost. False: it is over already. */
+static bool set_deadline(struct ai_run *run)
 {
-    int64_t call_ms = config->ai_call_s * 1000;
-    bool waited_for = run->task->channel.at != NULL;
-    int64_t waited_ms = waited_for ? run->end.started_ms - run->end.meta.created_ms : call_ms / 2;
-    int64_t left_ms = call_ms - AI_CALL_MARGIN_MS - waited_ms;
+    int64_t spent_ms = run->end.started_ms - run->end.meta.created_ms;
+    int64_t left_ms = config->ai_call_s * 1000 - AI_CALL_MARGIN_MS - spent_ms;
     int64_t total_ms = run->route->provider->total_ms;
     total_ms = total_ms < left_ms ? total_ms : left_ms;
     run->deadline_ns = clock_in_ms(total_ms > 0 ? (uint64_t)total_ms : 1);
+    return left_ms > 0;
+}
+
+static void fail_late(struct ai_failure *failure)
+{
+    ai_failure_make(failure, AI_FAULT_TIMEOUT, STR("its time was over before it began"));
+    failure->elsewhere = failure->health = false;
+    failure->code = "queue_timeout";
+    failure->message = STR(AI_TOO_LATE_MESSAGE);
 }
 
 static int read_call(struct ai_run *run, struct ai_failure *failure)
@@ -134,7 +142,10 @@ static int read_call(struct ai_run *run, struct ai_failure *failure)
         ai_failure_make(failure, AI_FAULT_MODEL, STR("it is no longer in the catalogue"));
         return -EPROTO;
     }
-    set_deadline(run);
+    if (!set_deadline(run)) {
+        fail_late(failure);
+        return -EPROTO;
+    }
     if (ai_request_parse(&run->arena, meta->kind, task->body, &run->request, &refusal)) {
         ai_failure_make(failure, AI_FAULT_CLIENT, STR_NONE);
         failure->message = refusal.message;
@@ -167,15 +178,6 @@ static int start_row(struct ai_run *run)
 }
 
 /* ---- after ---- */
-
-/* What was delivered, and no more than was reserved. */
-static money cost_of(const struct ai_run *run)
-{
-    if (!run->delivers || !run->model)
-        return 0;
-    money cost = run->end.meta.call_price + model_cost(run->model, &run->usage);
-    return cost < run->task->most ? cost : run->task->most;
-}
 
 static struct ai_learned lesson_of(const struct ai_run *run, const struct ai_failure *failure)
 {
@@ -215,7 +217,8 @@ static void count_end(const struct ai_run *run)
 static void finish(struct ai_run *run, const struct ai_learned *learned, int status, struct str payload)
 {
     struct ai_end *end = &run->end;
-    end->cost = cost_of(run);
+    end->cost =
+        run->delivers && run->model ? ai_order_cost(&end->meta, run->model, &run->usage, run->task->most) : 0;
     end->prompt_tokens = run->delivers ? run->usage.prompt_tokens : 0;
     end->completion_tokens = run->delivers ? run->usage.completion_tokens : 0;
     end->ended_ms = clock_wall_ms();

@@ -5,8 +5,10 @@
 #include "workers/ai_internal.h"
 
 #include "core/base/clock.h"
+#include "core/base/config.h"
 #include "core/base/log.h"
 #include "core/domain/ai_order.h"
+#include "core/domain/plan.h"
 #include "core/run/sync.h"
 
 #include <errno.h>
@@ -66,6 +68,48 @@ static void end_refused(const struct ai_due *due, const struct ai_meta *meta, co
     ai_settle_take(&end);
 }
 
+/* Its time is over, however often it was placed. Where Redis has it, it goes; one that runs is ended by its worker. */
+static void end_overdue(const struct ai_due *due, const struct ai_meta *meta)
+{
+    enum ai_cancel_outcome outcome;
+    if (ai_cancel(due->account_id, due->id, true, &outcome) || outcome == AI_CANCEL_RUNNING)
+        return; /* the row is due again by itself */
+    end_refused(due, meta, "queue_timeout", AI_TOO_LATE_MESSAGE);
+}
+
+/* What the account may spend a day by now; negative: any amount. */
+static int read_limit(struct arena *arena, const struct ai_due *due, const struct ai_meta *meta, money *limit)
+{
+    struct plan plan;
+    char *surface = arena_printf(arena, "%.*s", STR_ARG(meta->surface));
+    int result = plan_get(arena, due->account_id, surface, &plan);
+    if (result == 0)
+        *limit = plan.daily_spend == PLAN_SPEND_UNLIMITED ? -1 : plan.daily_spend;
+    return result;
+}
+
+/* What the queue will never take ends; otherwise it is there already, or may be taken later: the row is due again by itself. */
+static void order_again(struct arena *arena, const struct ai_due *due, const struct ai_meta *meta,
+                        const struct model *model)
+{
+    struct ai_order order = {
+        .id = due->id, .account_id = due->account_id, .body = due->request, .durable = true};
+    enum ai_entry entry;
+    int64_t retry_ms;
+    if (!model || !ai_order_fill(&order, arena, meta, model)) {
+        end_refused(due, meta, "model_not_available", "The model is not available");
+        return;
+    }
+    if (read_limit(arena, due, meta, &order.limit) || ai_submit_unheard(&order, &entry, &retry_ms))
+        return;
+    if (entry == AI_NO_MONEY)
+        end_refused(due, meta, "insufficient_balance", "Insufficient balance");
+    else if (entry == AI_SPENT)
+        end_refused(due, meta, "spending_limit_reached", "The daily spending limit is reached");
+    else if (entry == AI_ACCEPTED)
+        LOG(INFO, "an AI job was due and is submitted again", LOG_STR("job", due->id));
+}
+
 static void submit(struct arena *arena, const struct ai_due *due)
 {
     struct ai_meta meta;
@@ -73,22 +117,12 @@ static void submit(struct arena *arena, const struct ai_due *due)
         LOG(ERROR, "an AI job has no description that can be read", LOG_STR("job", due->id));
         return;
     }
-    struct catalogue *catalogue = catalogue_ref();
-    const struct model *model = catalogue_model(catalogue, meta.model);
-    struct ai_order order = {
-        .id = due->id, .account_id = due->account_id, .limit = -1, .body = due->request, .durable = true};
-    enum ai_entry entry = AI_ACCEPTED;
-    int64_t retry_ms;
-    if (!model || !ai_order_fill(&order, arena, &meta, model)) {
-        end_refused(due, &meta, "model_not_available", "The model is not available");
-    } else {
-        int result = ai_submit_unheard(&order, &entry, &retry_ms);
-        if (result == 0 && entry == AI_NO_MONEY)
-            end_refused(due, &meta, "insufficient_balance", "Insufficient balance");
-        else if (result == 0 && entry == AI_ACCEPTED)
-            LOG(INFO, "an AI job was due and is submitted again", LOG_STR("job", due->id));
-        /* Otherwise it is there already, or may be taken later: the row is due again by itself. */
+    if (clock_wall_ms() - meta.created_ms >= config->ai_call_s * 1000) {
+        end_overdue(due, &meta);
+        return;
     }
+    struct catalogue *catalogue = catalogue_ref();
+    order_again(arena, due, &meta, catalogue_model(catalogue, meta.model));
     catalogue_unref(catalogue);
 }
 

@@ -23,6 +23,9 @@ enum {
     AI_CALL_MARGIN_MS = 5000, /* of AI_CALL_SECONDS, for the call's end */
 };
 
+/* Of a call whose time was over before it began. */
+#define AI_TOO_LATE_MESSAGE "The call could not be run in time"
+
 /* A call at work, and after that its end until it is committed. */
 struct ai_run {
     struct ai_task *task; /* NULL once it has ended */

@@ -1,6 +1,7 @@
 /* Orders for AI calls: see ai_order.h. */
 #include "core/domain/ai_order.h"
 
+#include "core/base/clock.h"
 #include "core/base/config.h"
 
 money ai_order_call_price(void)
@@ -37,10 +38,15 @@ static void add_routes(struct ai_order *order, const struct model *model)
     }
 }
 
-static int64_t wait_of(const struct ai_order *order, const struct model *model)
+/* A durable one may wait for half of the time that it still has, however often it is ordered. */
+static int64_t wait_of(const struct ai_order *order, const struct ai_meta *meta, const struct model *model)
 {
     int64_t most_ms = config->ai_call_s * 1000;
-    int64_t wait_ms = order->durable ? most_ms / 2 : model->routes[0].provider->queue_wait_ms;
+    int64_t wait_ms = model->routes[0].provider->queue_wait_ms;
+    if (order->durable) {
+        int64_t left_ms = most_ms - (clock_wall_ms() - meta->created_ms);
+        return left_ms > 2 ? left_ms / 2 : 1;
+    }
     return wait_ms < most_ms ? wait_ms : most_ms;
 }
 
@@ -61,7 +67,14 @@ bool ai_order_fill(struct ai_order *order, struct arena *arena, const struct ai_
     order->most = meta->call_price + most;
     order->call_price = meta->call_price;
     order->token_price = model->price_out;
-    order->wait_ms = wait_of(order, model);
+    order->wait_ms = wait_of(order, meta, model);
     add_routes(order, model);
     return true;
+}
+
+money ai_order_cost(const struct ai_meta *meta, const struct model *model, const struct ai_usage *usage,
+                    money most)
+{
+    money cost = meta->call_price + model_cost(model, usage);
+    return cost < most ? cost : most;
 }

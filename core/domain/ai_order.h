@@ -25,4 +25,9 @@ void ai_order_describe(struct ai_meta *meta, const struct ai_request *request, c
 bool ai_order_fill(struct ai_order *order, struct arena *arena, const struct ai_meta *meta,
                    const struct model *model) MUST_USE;
 
+/* What a call costs that has delivered something, by what its provider has told of it: the price of the call and of its tokens, and
+ * no more than `most`, which was reserved. One that has delivered nothing costs nothing. */
+money ai_order_cost(const struct ai_meta *meta, const struct model *model, const struct ai_usage *usage,
+                    money most);
+
 #endif

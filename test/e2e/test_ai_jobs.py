@@ -231,3 +231,43 @@ def test_accepted_jobs_survive_a_server_and_a_worker(start_gateway):
     rows = ai.wait_jobs(gateway, account, 6)
     assert len(rows) == 6
     assert gateway.admin("ledger", "check", "--account", account.id)["violations"] == []
+
+
+def test_a_job_that_is_submitted_again_keeps_to_its_bounds(start_gateway):
+    """Redis has lost jobs that wait. Submitted again, one is held to what its account may spend by now, and one whose time is over is
+    not run: both end, for nothing. The third runs."""
+    gateway = start_gateway(ai.SETTINGS)
+    model = provide(gateway, "patient", delay_ms=10)
+    spent, late, well = (payer(gateway) for _ in range(3))
+    gateway.works[0].stop()
+    ids = {account: account.call("POST", COMPLETIONS, json={**PROMPT, "model": model}, headers=ASYNC).json()["id"]
+           for account in (spent, late, well)}
+    gateway.stores.redis.client(gateway.redis_database).flushdb()
+    gateway.admin("plan", "spend", "--account", spent.id, "--most", "0.0001")
+    gateway.sql("UPDATE ai_job SET meta = (meta::jsonb || '{\"created\": 1}')::text WHERE id = %s", ids[late])
+    gateway.sql("UPDATE ai_job SET ring_at = now()")
+    gateway.works[0].start().wait_ready()
+    for account, status, code in ((spent, "failed", "spending_limit_reached"), (late, "failed", "queue_timeout"),
+                                  (well, "completed", None)):
+        job = wait_status(account, ids[account], status)
+        assert (job["error"] or {}).get("code") == code, job
+        ((_, _, cost),) = [row[:3] for row in ai.wait_jobs(gateway, account, 1)]
+        assert (cost > 0) == (status == "completed")
+        assert gateway.admin("ledger", "check", "--account", account.id)["violations"] == []
+
+
+def test_a_job_in_line_whose_time_is_over_leaves_the_line(start_gateway):
+    """However often its row is due, it is not run after its time; what was reserved for it is free again."""
+    gateway = start_gateway(ai.SETTINGS)
+    model = provide(gateway, "narrow", max_in_flight=1, delay_ms=20000)
+    account = payer(gateway)
+    first, second = (account.call("POST", COMPLETIONS, json={**PROMPT, "model": model}, headers=ASYNC).json()["id"]
+                     for _ in range(2))
+    wait_status(account, first, "processing")
+    gateway.sql("UPDATE ai_job SET meta = (meta::jsonb || '{\"created\": 1}')::text, ring_at = now() WHERE id = %s", second)
+    job = wait_status(account, second, "failed")
+    assert job["error"]["code"] == "queue_timeout" and job["cost"] == "0.0", job
+    redis = gateway.stores.redis.client(gateway.redis_database)
+    assert int(redis.hget("ai:provider:narrow", "queued")) == 0
+    assert account.call("DELETE", f"{JOBS}/{first}").status_code == 200
+    wait_status(account, first, "cancelled")
