@@ -11,7 +11,7 @@
 --   z the record of its end, for PostgreSQL
 -- Money is picodollars, always below 2^53, which Lua's numbers hold exactly.
 
-local PROVIDER, CALL = 'ai:provider:', 'ai:call:'
+local PROVIDER, CALL, LEFT = 'ai:provider:', 'ai:call:', 'ai:left:'
 local FIRST_CAP = 64     -- calls in flight at a provider that nothing is known of yet
 local FAILURES = 5       -- in a row, which open the breaker
 local OPEN_MS, OPEN_MOST_MS = 1000, 30000
@@ -535,6 +535,7 @@ function steps.cancel()
     if call.s == 'run' then
         if ARGV[4] == 'left' then
             redis.call('HSET', call.key, 'x', 1)
+            redis.call('SADD', LEFT .. call.w, call.id)
             redis.call('PUBLISH', 'ai:work:' .. call.w, 'x ' .. call.id .. ' ' .. call.t .. '\n')
         end
         return 'running'
@@ -582,6 +583,7 @@ local function take_over(worker)
     end
     if #ids < AT_ONCE then
         redis.call('ZREM', 'ai:workers', worker)
+        redis.call('DEL', LEFT .. worker)
     end
     return #ids
 end
@@ -596,8 +598,22 @@ function steps.lost()
     return name and 1 or 0
 end
 
+-- Calls of a worker whose clients have left, "id try" each: what was published of that may have been lost.
+local function left_of(worker)
+    local left = {}
+    for _, id in ipairs(redis.call('SRANDMEMBER', LEFT .. worker, AT_ONCE)) do
+        local v = redis.call('HMGET', CALL .. id, 's', 'w', 't')
+        if v[1] == 'run' and v[2] == worker then
+            left[#left + 1] = id .. ' ' .. v[3]
+        else
+            redis.call('SREM', LEFT .. worker, id)
+        end
+    end
+    return left
+end
+
 -- beat worker room life_ms: the worker lives. Then what nobody else sees to. -> calls it holds, calls taken over, calls whose
--- end lies there for long, calls that wait for a place
+-- end lies there for long, calls that wait for a place, calls of its own whose clients have left
 function steps.beat()
     local worker = ARGV[2]
     redis.call('SET', 'ai:worker:' .. worker, ARGV[3], 'PX', ARGV[4])
@@ -622,7 +638,7 @@ function steps.beat()
         serve(name)
     end
     return {held, taken, redis.call('ZRANGEBYSCORE', 'ai:ended', '-inf', now - 5000, 'LIMIT', 0, AT_ONCE),
-        redis.call('ZCARD', 'ai:waiting')}
+        redis.call('ZCARD', 'ai:waiting'), left_of(worker)}
 end
 
 -- leave worker: it takes nothing more, and what it still holds is others' now.

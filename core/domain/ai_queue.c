@@ -2,10 +2,12 @@
 #include "core/domain/ai_queue.h"
 
 #include "core/base/clock.h"
+#include "core/base/config.h"
 #include "core/base/id.h"
 #include "core/base/log.h"
 #include "core/domain/ai_internal.h"
 #include "core/domain/lease.h"
+#include "core/run/sync.h"
 #include "core/store/redis.h"
 #include "core/store/table.h"
 
@@ -21,12 +23,16 @@ enum {
     TAKEN_STEP = 64 * 1024, /* the worker hears of what was taken so often */
     SUBMIT_WORDS = 14 + 5 * AI_ROUTES_MAX,
     DAY_SIZE = 9,
+    CANCEL_PAUSE_LEAST_MS = 20, /* between two tries to cancel */
+    CANCEL_PAUSE_MOST_MS = 500,
 };
 
 /* What a loop listens with. */
 struct ai_ear {
     char channel[CHANNEL_SIZE];
     struct table calls;
+    struct link cancels; /* that are under way */
+    struct group cancelling;
     bool hurries; /* the server ends */
 };
 
@@ -157,6 +163,7 @@ void ai_open_loop(struct loop *loop)
     id_random(random, CHANNEL_RANDOM);
     snprintf(ear->channel, sizeof ear->channel, "ai:for:%s", random);
     table_init(&ear->calls, id_of);
+    list_init(&ear->cancels);
     loop->slots[LOOP_AI] = ear;
     redis_subscribe(str_from(ear->channel), on_heard, ear);
 }
@@ -176,11 +183,31 @@ void ai_end_waits(struct loop *loop)
     table_each(&ear->calls, hurry, NULL);
 }
 
+/* In a fiber of its own: whoever closes a call may have been cancelled, or be in a hurry. */
+struct cancelling {
+    struct link link;
+    struct ai_ear *ear;
+    struct fiber *fiber;
+    int64_t account_id;
+    char id[AI_ID_SIZE];
+};
+
+/* Each has been tried once at least. */
+static void end_cancels(struct ai_ear *ear)
+{
+    LIST_EACH (&ear->cancels, item, after)
+        fiber_cancel(LIST_ENTRY(item, struct cancelling, link)->fiber);
+    fiber_hold();
+    CHECK(group_wait(&ear->cancelling, "AI calls to be cancelled", CLOCK_NEVER) == 0);
+    fiber_release();
+}
+
 void ai_close_loop(struct loop *loop)
 {
     struct ai_ear *ear = loop->slots[LOOP_AI];
     if (!ear)
         return;
+    end_cancels(ear);
     redis_unsubscribe(str_from(ear->channel));
     table_clear(&ear->calls);
     loop->slots[LOOP_AI] = NULL;
@@ -428,29 +455,42 @@ int ai_cancel(int64_t account_id, struct str id, bool only_waiting, enum ai_canc
     return result;
 }
 
-/* In a fiber of its own: whoever closes a call may have been cancelled, or be in a hurry. */
-struct canceling {
-    int64_t account_id;
-    char id[AI_ID_SIZE];
-};
+/* Until Redis has taken it, or the call's time is over: else it would go on at its provider, unheard. To no harm when it was taken
+ * already. */
+static int insist(const struct cancelling *cancelling)
+{
+    uint64_t until_ns = clock_in_ms((uint64_t)config->ai_call_s * 1000);
+    uint64_t pause_ms = CANCEL_PAUSE_LEAST_MS;
+    for (;;) {
+        enum ai_cancel_outcome outcome;
+        int result = ai_cancel(cancelling->account_id, str_from(cancelling->id), false, &outcome);
+        if (result == 0 || result == -EIO || clock_now_ns() >= until_ns || fiber_sleep_ms(pause_ms))
+            return result;
+        pause_ms = 2 * pause_ms < CANCEL_PAUSE_MOST_MS ? 2 * pause_ms : CANCEL_PAUSE_MOST_MS;
+    }
+}
 
 static void cancel_run(void *arg)
 {
-    struct canceling *canceling = arg;
-    enum ai_cancel_outcome outcome;
-    int result = ai_cancel(canceling->account_id, str_from(canceling->id), false, &outcome);
+    struct cancelling *cancelling = arg;
+    int result = insist(cancelling);
     if (result)
-        LOG(WARN, "an AI call could not be cancelled", LOG_TEXT("job", canceling->id), LOG_ERRNO(result));
-    free(canceling);
+        LOG(WARN, "an AI call could not be cancelled", LOG_TEXT("job", cancelling->id), LOG_ERRNO(result));
+    list_remove(&cancelling->link);
+    group_done(&cancelling->ear->cancelling);
+    free(cancelling);
 }
 
 static void cancel_soon(const struct ai_call *call)
 {
-    struct canceling *canceling = mem_zalloc(sizeof *canceling);
-    CHECK(call->id.size < sizeof canceling->id);
-    canceling->account_id = call->account_id;
-    memcpy(canceling->id, call->id.at, call->id.size);
-    fiber_start(loop_self(), "AI cancel", cancel_run, canceling);
+    struct cancelling *cancelling = mem_zalloc(sizeof *cancelling);
+    CHECK(call->id.size < sizeof cancelling->id);
+    cancelling->ear = ear_self();
+    cancelling->account_id = call->account_id;
+    memcpy(cancelling->id, call->id.at, call->id.size);
+    list_push_back(&cancelling->ear->cancels, &cancelling->link);
+    group_add(&cancelling->ear->cancelling);
+    cancelling->fiber = fiber_start(loop_self(), "AI cancel", cancel_run, cancelling);
 }
 
 void ai_call_leave(struct ai_call *call)

@@ -73,8 +73,8 @@ void ai_new_id(char out[AI_ID_SIZE]);
 
 /* ---- the loop's ear ---- */
 
-void ai_open_loop(struct loop *loop); /* after redis_open_loop */
-void ai_close_loop(struct loop *loop);
+void ai_open_loop(struct loop *loop);  /* after redis_open_loop */
+void ai_close_loop(struct loop *loop); /* waits until what was to be cancelled was tried */
 /* The server ends soon: from now on ai_next returns -ESHUTDOWN where it would wait. From the loop's thread. */
 void ai_end_waits(struct loop *loop);
 
@@ -129,7 +129,7 @@ enum ai_cancel_outcome { AI_CANCEL_NONE, AI_CANCEL_REMOVED, AI_CANCEL_RUNNING };
  * Waits, and is not to be cancelled. */
 int ai_cancel(int64_t account_id, struct str id, bool only_waiting, enum ai_cancel_outcome *outcome) MUST_USE;
 
-/* Hears no more of it. A call that is not over is cancelled, without waiting. NULL-safe members: may follow a failed submit. */
+/* Hears no more of it. A call that is not over is cancelled, without waiting; while Redis is away that is repeated. NULL-safe members: may follow a failed submit. */
 void ai_call_close(struct ai_call *call);
 /* The same, but the call goes on without a listener: its row tells how it ended. */
 void ai_call_leave(struct ai_call *call);

@@ -725,6 +725,66 @@ static void pieces_that_nobody_wants_end_the_call(void **state)
     run(check_left_unheard);
 }
 
+static void check_cancel_unheard(void)
+{
+    struct client client;
+    prepare(&client, 1, "p1", 10);
+    assert_int_equal(submit(&client), AI_ACCEPTED);
+    struct ai_task *task = next_task(0);
+    redis_text("HSET ai:call:%s x 1", client.id);
+    redis_text("SADD ai:left:%s %s", ai_worker_name().at, client.id);
+    UNTIL(task->left);
+    assert_int_equal(finish(task, 0, "x"), 0);
+    hear_end(&client, "x");
+    UNTIL(redis_number("EXISTS ai:left:%s", ai_worker_name().at) == 0);
+}
+
+/* Redis knows that the client has left, and its word to the worker was lost: the next beat brings it. */
+static void a_cancel_that_the_worker_missed_comes_with_its_beat(void **state)
+{
+    (void)state;
+    run(check_cancel_unheard);
+}
+
+/* The connection is gone at that moment, and Redis has lost nothing. */
+static void break_connection(void)
+{
+    struct redis_value reply;
+    redis_send(redis_shared(),
+               REDIS_ARGS(STR("CLIENT"), STR("KILL"), STR("TYPE"), STR("normal"), STR("SKIPME"), STR("no")));
+    int result;
+    do
+        result = redis_call(redis_shared(), &reply, &arena, STR("PING"));
+    while (result == 0);
+}
+
+static void check_cancel_lost(void)
+{
+    struct client clients[2];
+    for (int i = 0; i < 2; i++) {
+        prepare(&clients[i], 1, "p1", 1);
+        assert_int_equal(submit(&clients[i]), AI_ACCEPTED);
+    }
+    struct ai_task *task = next_task(0);
+    break_connection();
+    for (int i = 0; i < 2; i++) {
+        ai_call_close(&clients[i].call);
+        buf_clear(&clients[i].meta);
+    }
+    UNTIL(task->left);
+    assert_int_equal(redis_number("HGET ai:provider:p1 queued"), 0);
+    struct ai_end end = end_of(task, 0);
+    assert_int_equal(ai_task_finish(task, &end, &well, 410, STR("")), 0);
+    ai_task_free(task);
+}
+
+/* The client leaves while Redis is away: the call is stopped, or taken out of its line, once it is back. */
+static void a_cancel_that_redis_missed_is_repeated(void **state)
+{
+    (void)state;
+    run(check_cancel_lost);
+}
+
 /* However few calls it has, one that takes none does not stand in the way of those that do. */
 static void check_full_worker(void)
 {
@@ -766,6 +826,8 @@ int main(void)
         cmocka_unit_test(a_call_placed_again_has_time_again),
         cmocka_unit_test(a_long_call_does_not_keep_the_breaker_open),
         cmocka_unit_test(pieces_that_nobody_wants_end_the_call),
+        cmocka_unit_test(a_cancel_that_the_worker_missed_comes_with_its_beat),
+        cmocka_unit_test(a_cancel_that_redis_missed_is_repeated),
         cmocka_unit_test(a_worker_that_takes_nothing_stands_last),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
