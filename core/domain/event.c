@@ -7,7 +7,7 @@
 
 #include <errno.h>
 
-enum { FORGET_AT_ONCE = 5000, ID_PREFIX = 4 };
+enum { FORGET_AT_ONCE = 5000, ID_PREFIX = 4, ID_TIME = 14 };
 
 #define TOLD_COLUMNS "seq, id, name, event_text(id, name, at, data)"
 
@@ -28,8 +28,8 @@ static const struct pg_statement sql_place = {
     "(SELECT seq FROM head), coalesce(event_id_time($2::text) < (SELECT at FROM oldest), "
     "event_id_time($2::text) < now() - $3::bigint * interval '1 day')"};
 static const struct pg_statement sql_forget = {
-    "event_forget", "DELETE FROM event WHERE (account_id, seq) IN (SELECT account_id, seq FROM event "
-                    "WHERE at < now() - $1::bigint * interval '1 day' ORDER BY at LIMIT $2::bigint)"};
+    "event_forget", "DELETE FROM event WHERE ctid = ANY (ARRAY(SELECT ctid FROM event "
+                    "WHERE at < now() - $1::bigint * interval '1 day' ORDER BY at LIMIT $2::bigint))"};
 
 const struct event_row event_rows[EVENT_COUNT] = {
 #define EVENT_ROW(id, name_, surfaces_, data_, help_)                                                        \
@@ -83,6 +83,29 @@ bool event_validate_patterns(const struct str *patterns, size_t count, struct st
             return false;
         }
     return true;
+}
+
+const char *event_unknown(struct arena *arena, struct str name)
+{
+    enum { SHOWN_MAX = EVENT_NAME_MAX };
+    struct buf text = {0};
+    bool is_shown = name.size && name.size <= SHOWN_MAX;
+    for (size_t i = 0; is_shown && i < name.size; i++)
+        is_shown = name.at[i] > ' ' && name.at[i] < 0x7f;
+    buf_add_literal(&text, "There is no event ");
+    if (is_shown)
+        buf_add_str(&text, name);
+    else
+        buf_add_literal(&text, "of that name");
+    buf_add_literal(&text, ". There are: ");
+    for (size_t i = 0; i < EVENT_COUNT; i++) {
+        buf_add_str(&text, str_from(event_rows[i].name));
+        buf_add_literal(&text, ", ");
+    }
+    buf_add_literal(&text, "kinds like job.*, and * for all");
+    const char *out = arena_dup(arena, text.at, text.size);
+    buf_clear(&text);
+    return out;
 }
 
 /* ---- the catalogue as text ---- */
@@ -209,14 +232,25 @@ int event_read_after(struct arena *arena, int64_t account_id, int64_t seq, size_
     return 0;
 }
 
+int64_t event_id_us(struct str id)
+{
+    int64_t us = 0;
+    if (id.size != EVENT_ID_SIZE || !str_starts(id, STR("evt_")))
+        return -1;
+    for (size_t i = ID_PREFIX; i < id.size; i++) {
+        char c = id.at[i];
+        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')))
+            return -1;
+        if (i < ID_PREFIX + ID_TIME)
+            us = 16 * us + (c <= '9' ? c - '0' : c - 'a' + 10);
+    }
+    return us;
+}
+
+/* Its time is one that PostgreSQL has, too. */
 static bool has_form(struct str id)
 {
-    if (id.size != EVENT_ID_SIZE || !str_starts(id, STR("evt_")))
-        return false;
-    for (size_t i = ID_PREFIX; i < id.size; i++)
-        if (!((id.at[i] >= '0' && id.at[i] <= '9') || (id.at[i] >= 'a' && id.at[i] <= 'f')))
-            return false;
-    return id.at[ID_PREFIX] == '0'; /* so its time is one that PostgreSQL has */
+    return event_id_us(id) >= 0 && id.at[ID_PREFIX] == '0';
 }
 
 int event_place(int64_t account_id, struct str id, int64_t *seq)

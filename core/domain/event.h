@@ -28,7 +28,11 @@
     X(JOB_COMPLETED,       "job.completed",        "inference provision devices",     "id:text status:text model:text created_at:time completed_at:time tokens_used:integer cost:money error:error", "An AI call was answered") \
     X(JOB_FAILED,          "job.failed",           "inference provision devices",     "id:text status:text model:text created_at:time completed_at:time tokens_used:integer cost:money error:error", "An AI call has failed") \
     X(BILLING_LOW_BALANCE, "billing.low_balance",  "inference gpu",                   "balance:money threshold:money currency:text",       "The balance has come below 10 dollars") \
-    X(WEBHOOK_DISABLED,    "webhook.disabled",     "inference session provision gpu", "webhook_id:text url:text reason:text",              "A webhook was disabled, because its target kept failing")
+    X(WEBHOOK_DISABLED,    "webhook.disabled",     "inference session provision gpu", "webhook_id:text url:text reason:text",              "A webhook was disabled, because its target kept failing") \
+    X(INSTANCE_UPGRADED,   "instance.upgraded",    "provision",                       "instanceId:text previousTier:text newTier:text",    "It has another tier; told once that API is served") \
+    X(INSTANCE_ALERT,      "instance.usage_alert", "provision",                       "instanceId:text alert:text current:integer threshold:integer", "It uses much of what its tier gives; told once that API is served") \
+    X(FAILOVER_TRIGGERED,  "failover.triggered",   "gpu",                             "instance_id:text",                                  "Its GPU host was lost, it goes on without; told once that API is served") \
+    X(SNAPSHOT_COMPLETED,  "snapshot.completed",   "gpu",                             "instance_id:text snapshot_id:text",                 "A snapshot is whole; told once that API is served")
 /* clang-format on */
 
 enum event {
@@ -48,7 +52,7 @@ extern const struct event_row event_rows[EVENT_COUNT];
 
 enum {
     EVENT_NAME_MAX = 64,
-    EVENT_ID_SIZE = 33,      /* "evt_" and 29 digits of ours */
+    EVENT_ID_SIZE = 33,      /* "evt_" and 29 digits of ours, of which the first 14 are the time */
     EVENT_PATTERNS_MAX = 64, /* in one list */
 };
 
@@ -60,6 +64,8 @@ enum event event_find(struct str name);
 bool event_name_matches(struct str pattern, struct str name);
 /* Whether each fits at least one name of the catalogue. False: *wrong is the first that does not. */
 bool event_validate_patterns(const struct str *patterns, size_t count, struct str *wrong);
+/* For who gave a name that is none: says so, and which there are. */
+const char *event_unknown(struct arena *arena, struct str name);
 
 /* Sets of events, for who sees many of them. Names that the catalogue lacks (a newer server's) are one more member. */
 typedef uint64_t event_set;
@@ -82,6 +88,9 @@ void event_added(void);
 /* The loop's relay. After the stores were opened; closing waits, on a fiber, before they are closed. */
 void event_open_loop(struct loop *loop);
 void event_close_loop(struct loop *loop);
+
+/* When the event of this id happened, in microseconds since 1970; -1: the id is none of an event's. */
+int64_t event_id_us(struct str id);
 
 /* The channel on which an account's events are published, and a message there: for each event a line, "seq id name body". */
 enum { EVENT_CHANNEL_SIZE = 32 };

@@ -42,10 +42,15 @@ static int replay_page(struct audience *audience, int64_t *seq, int64_t last,
     size_t count;
     arena_init(&arena);
     int result = event_read_after(&arena, audience->account_id, *seq, PAGE, &events, &count);
-    if (result == 0 && count == 0)
-        *seq = end_of(audience, last); /* they are too old by now */
+    if (result == 0 && count == 0) { /* they are too old by now */
+        result = send(arg, NULL);
+        *seq = end_of(audience, last);
+    }
     for (size_t i = 0; result == 0 && i < count && events[i].seq <= end_of(audience, last); i++) {
-        result = send(arg, &events[i]);
+        if (events[i].seq > *seq + 1)
+            result = send(arg, NULL);
+        if (result == 0)
+            result = send(arg, &events[i]);
         *seq = events[i].seq;
     }
     arena_clear(&arena);
@@ -109,7 +114,7 @@ static bool read_kinds(struct request *request, struct events_wish *wish)
         if (kinds)
             continue;
         reply_error(request, ERROR_INVALID_PARAMETER,
-                    count < EVENT_PATTERNS_MAX ? "events must be names of events, beginnings like job.*, or *"
+                    count < EVENT_PATTERNS_MAX ? event_unknown(request->arena, str_trim(pattern))
                                                : "events has too many names");
         return false;
     }

@@ -18,8 +18,8 @@ struct events_wish {
 /* Where it begins, by what it has had last: *seq is that one's number, and stays as it is when there is none or nobody knows it. *gap:
  * NULL, or why not all can be had ("expired", "unknown"). Waits. */
 int events_place(struct audience *audience, struct str last_id, int64_t *seq, const char **gap) MUST_USE;
-/* Sends what comes after *seq, up to the feed's place or up to `last`, and moves *seq along. `send` may wait; its errors end
- * it. Waits. */
+/* Sends what comes after *seq, up to the feed's place or up to `last`, and moves *seq along. NULL is sent where some are missing,
+ * for they have become too old meanwhile. `send` may wait; its errors end it. Waits. */
 int events_replay(struct audience *audience, int64_t *seq, int64_t last,
                   int (*send)(void *arg, const struct event_told *event), void *arg) MUST_USE;
 /* {"type":"gap","reason",…} */

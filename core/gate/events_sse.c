@@ -26,11 +26,22 @@ static void on_ended(struct watched *watched, enum credential_state state)
     wait_done(&stream->reader.wait, 0);
 }
 
+static int send_gap(struct sse_stream *stream, const char *reason, struct str last_id)
+{
+    struct buf text = {0};
+    events_put_gap(&text, reason, last_id);
+    int result = sse_send(&stream->sse, STR_NONE, STR_NONE, buf_str(&text));
+    buf_clear(&text);
+    return result;
+}
+
 static int send_event(void *arg, const struct event_told *event)
 {
     struct sse_stream *stream = arg;
     if (stream->over)
         return -EPIPE;
+    if (!event)
+        return send_gap(stream, "expired", STR_NONE);
     return event_set_of(event->name) & stream->kinds
                ? sse_send(&stream->sse, event->id, STR_NONE, event->body)
                : 0;
@@ -40,11 +51,7 @@ static int send_first(struct sse_stream *stream, const char *gap, struct str las
 {
     if (!gap)
         return last_id.at ? 0 : sse_send(&stream->sse, feed_id(stream->audience->feed), STR_NONE, STR_NONE);
-    struct buf text = {0};
-    events_put_gap(&text, gap, last_id);
-    int result = sse_send(&stream->sse, STR_NONE, STR_NONE, buf_str(&text));
-    buf_clear(&text);
-    return result;
+    return send_gap(stream, gap, last_id);
 }
 
 static int go_on(struct sse_stream *stream, int64_t seq)

@@ -28,11 +28,24 @@ static int wait_for_room(struct listener *listener)
     return listener_is_over(listener) ? -ECANCELED : 0;
 }
 
+static void say_gap(struct listener *listener, const char *reason, struct str last_id)
+{
+    struct buf text = {0};
+    if (!reason)
+        return;
+    events_put_gap(&text, reason, last_id);
+    listener_say(listener, &text);
+}
+
 static int send_event(void *arg, const struct event_told *event)
 {
     struct listener *listener = arg;
     if (listener_is_over(listener))
         return -ECANCELED;
+    if (!event) {
+        say_gap(listener, "expired", STR_NONE);
+        return 0;
+    }
     if (!(event_set_of(event->name) & listener->kinds))
         return 0;
     ws_send(listener->ws, true, event->body);
@@ -57,15 +70,6 @@ static int catch_up(struct listener *listener, int64_t seq, int64_t from, int64_
     if (result == 0 && !listener_is_over(listener))
         become_live(listener, seq);
     return result;
-}
-
-static void say_gap(struct listener *listener, const char *reason, struct str last_id)
-{
-    struct buf text = {0};
-    if (!reason)
-        return;
-    events_put_gap(&text, reason, last_id);
-    listener_say(listener, &text);
 }
 
 /* The store went away in the middle: the client comes back with the last id it has had. */

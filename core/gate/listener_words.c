@@ -78,7 +78,10 @@ static bool take_kinds(struct listener *listener, const struct json *message, bo
         event_set one = pattern.at ? event_set_of_pattern(pattern) : 0;
         *kinds |= one;
         if (!one) {
-            listener_say_error(listener, "unknown_event", "There is no event of such a name");
+            struct arena arena;
+            arena_init(&arena);
+            listener_say_error(listener, "unknown_event", event_unknown(&arena, pattern));
+            arena_clear(&arena);
             return false;
         }
     }

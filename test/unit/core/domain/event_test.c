@@ -51,6 +51,21 @@ static void only_what_fits_something_is_a_pattern(void **state)
     assert_true(str_equal(wrong, STR("jobs.*")));
 }
 
+static void who_gives_a_name_that_is_none_is_told_those_that_are(void **state)
+{
+    (void)state;
+    struct arena arena;
+    arena_init(&arena);
+    const char *text = event_unknown(&arena, STR("job.complete"));
+    assert_non_null(strstr(text, "no event job.complete. There are: instance.created, "));
+    for (size_t i = 0; i < EVENT_COUNT; i++)
+        assert_non_null(strstr(text, event_rows[i].name));
+    static const struct str unfit[] = {{"a\nb", 3}, {"", 0}, {"\x01", 1}, {"a b", 3}};
+    for (size_t i = 0; i < ARRAY_SIZE(unfit); i++)
+        assert_non_null(strstr(event_unknown(&arena, unfit[i]), "no event of that name. "));
+    arena_clear(&arena);
+}
+
 static void a_set_holds_what_its_patterns_match(void **state)
 {
     (void)state;
@@ -265,6 +280,7 @@ int main(void)
 #define CASE(name) cmocka_unit_test_setup(name, empty)
         CASE(patterns_are_names_beginnings_or_all),
         CASE(only_what_fits_something_is_a_pattern),
+        CASE(who_gives_a_name_that_is_none_is_told_those_that_are),
         CASE(a_set_holds_what_its_patterns_match),
         CASE(a_message_has_a_line_for_each_event),
         CASE(numbers_have_no_gaps_whatever_order_writers_have),
