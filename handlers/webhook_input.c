@@ -1,6 +1,7 @@
 /* What a client says of a webhook endpoint, and whether that can be. */
 #include "handlers/webhook_input.h"
 
+#include "core/domain/event.h"
 #include "core/net/guard.h"
 
 #include <arpa/inet.h>
@@ -12,6 +13,9 @@ void webhook_failure(struct request *request, int result)
     switch (result) {
     case -ENOENT: reply_error(request, ERROR_NOT_FOUND, "Webhook not found"); return;
     case -ENOSPC: reply_error(request, ERROR_WEBHOOK_LIMIT, NULL); return;
+    case -EPERM:
+        reply_error(request, ERROR_FORBIDDEN, "This webhook endpoint was disabled by the operator");
+        return;
     case -EBUSY: reply_error(request, ERROR_WEBHOOK_DISABLED, NULL); return;
     default: reply_failure(request, result);
     }
@@ -99,14 +103,19 @@ static bool read_events(struct request *request, const struct json *body, struct
     bool fine = json_type_of(list) == JSON_ARRAY && count > 0 && count <= WEBHOOK_EVENTS_MAX;
     for (size_t i = 0; fine && i < count; i++) {
         events[i] = json_string(json_item(list, i));
-        fine = events[i].at && webhook_event_is_fit(events[i]);
+        fine = events[i].at;
     }
     change->events = events;
     change->event_count = count;
+    struct str wrong;
     if (!fine)
         reply_invalid(request,
                       "events must be a list of 1 to 50 names like job.completed, kinds like job.*, or *");
-    return fine;
+    else if (!event_validate_patterns(events, count, &wrong))
+        reply_invalid(request, event_unknown(request->arena, wrong));
+    else
+        return true;
+    return false;
 }
 
 static const char *surface_find(struct str name)

@@ -57,8 +57,8 @@ void webhooks_list(struct request *request)
     size_t count;
     if (!request_page(request, WEBHOOK_PAGE_MAX, 0, &limit, &cursor))
         return;
-    int result =
-        webhook_list(request->arena, request->principal.account_id, cursor, limit + 1, &webhooks, &count);
+    int result = webhook_list(request->arena, request->principal.account_id, false, cursor, limit + 1,
+                              &webhooks, &count);
     if (result) {
         webhook_failure(request, result);
         return;

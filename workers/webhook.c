@@ -17,6 +17,7 @@
 #include "core/base/crypto.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
+#include "core/domain/backlog.h"
 #include "core/run/sync.h"
 #include "workers/pool.h"
 #include "workers/webhook_send.h"
@@ -449,9 +450,9 @@ static int finish(struct drain *drain)
     int result = 0;
     fiber_hold();
     if (drain->gone)
-        result = webhook_disable(&drain->target, "gone");
+        result = webhook_disable(&drain->target, WEBHOOK_REASON_GONE);
     else if (drain->failing)
-        result = webhook_disable(&drain->target, "failing");
+        result = webhook_disable(&drain->target, WEBHOOK_REASON_FAILING);
     if (result == 0)
         result = webhook_end(drain->job, &drain->target);
     fiber_release();
@@ -517,6 +518,9 @@ static void run_sweep(void *unused)
         int result = webhook_sweep(); /* PostgreSQL may be away */
         if (result && !is_outage(result) && result != -ECANCELED)
             LOG(WARN, "webhooks could not be looked through", LOG_ERRNO(result));
+        result = backlog_measure();
+        if (result && !is_outage(result) && result != -ECANCELED)
+            LOG(WARN, "what waits could not be counted", LOG_ERRNO(result));
     }
     group_done(&sweep.fibers);
 }
@@ -540,4 +544,7 @@ void webhook_name_metrics(void)
     metric_name_slot(M_WEBHOOK_ATTEMPTS, WEBHOOK_DELIVERED, "delivered");
     metric_name_slot(M_WEBHOOK_ATTEMPTS, WEBHOOK_FAILED, "failed");
     metric_name_slot(M_WEBHOOK_ATTEMPTS, WEBHOOK_STOPPED, "stopped");
+    metric_name_slot(M_WEBHOOK_DISABLED, WEBHOOK_REASON_GONE, "gone");
+    metric_name_slot(M_WEBHOOK_DISABLED, WEBHOOK_REASON_FAILING, "failing");
+    backlog_name_metrics();
 }

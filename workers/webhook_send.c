@@ -4,6 +4,7 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/metrics.h"
+#include "core/domain/event.h"
 #include "core/net/fetch.h"
 
 #include <errno.h>
@@ -76,6 +77,15 @@ static void judge(struct webhook_item *item, const struct fetch_answer *answer, 
     item->asked_s = webhook_retry_after_s(fetch_header(answer, "retry-after"), clock_wall_s());
 }
 
+/* An id has the time of its event in it; that of a test has none. */
+static void observe_first(const struct webhook_item *item)
+{
+    int64_t at_us = event_id_us(item->event_id);
+    int64_t us = item->begun_ms * 1000 - at_us;
+    if (item->attempts == 0 && at_us >= 0)
+        metric_observe_us(M_WEBHOOK_FIRST_SECONDS, 0, us > 0 ? (uint64_t)us : 0);
+}
+
 void webhook_send(const struct webhook_target *target, struct webhook_item *item, struct arena *kept,
                   struct arena *scratch)
 {
@@ -105,7 +115,10 @@ void webhook_send(const struct webhook_target *target, struct webhook_item *item
         .pool = "webhook",
     };
     uint64_t start_ns = clock_now_ns();
+    observe_first(item);
+    metric_add(M_WEBHOOK_IN_FLIGHT, 1);
     int result = fetch(&request, scratch, &answer);
+    metric_add(M_WEBHOOK_IN_FLIGHT, -1);
     uint64_t took_ns = clock_now_ns() - start_ns;
     item->took_ms = (int64_t)(took_ns / CLOCK_MS);
     if (result == 0) {

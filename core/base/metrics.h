@@ -58,6 +58,16 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
     X(M_EVENTS_TOLD,        COUNTER,   "wakegate_events_told_total",           NULL,      "Events numbered and published") \
     X(M_WEBHOOK_ATTEMPTS,   COUNTER,   "wakegate_webhook_attempts_total",      "outcome", "Attempts to deliver webhooks") \
     X(M_WEBHOOK_SECONDS,    HISTOGRAM, "wakegate_webhook_seconds",             NULL,      "Time that an attempt to deliver a webhook took") \
+    X(M_WEBHOOK_FIRST_SECONDS, HISTOGRAM, "wakegate_webhook_first_seconds",    NULL,      "Time from an event's cause to the first attempt to deliver it") \
+    X(M_WEBHOOK_IN_FLIGHT,  GAUGE,     "wakegate_webhook_in_flight",           NULL,      "Attempts to deliver webhooks that are under way here") \
+    X(M_WEBHOOK_GIVEN_UP,   COUNTER,   "wakegate_webhook_given_up_total",      NULL,      "Deliveries that have failed at their last try") \
+    X(M_WEBHOOK_DISABLED,   COUNTER,   "wakegate_webhook_disabled_total",      "reason",  "Webhook endpoints that were disabled because of their answers") \
+    X(M_WEBHOOK_ENDPOINTS,  GAUGE,     "wakegate_webhook_endpoints",           "state",   "Webhook endpoints, of all servers: each worker says the same") \
+    X(M_WEBHOOK_PENDING,    GAUGE,     "wakegate_webhook_pending",             NULL,      "Deliveries that wait for an attempt, 100000 at most, of all servers: each worker says the same") \
+    X(M_WEBHOOK_OVERDUE,    GAUGE,     "wakegate_webhook_overdue_seconds",     NULL,      "How long the oldest delivery has been due, of endpoints that neither pause nor want order: each worker says the same") \
+    X(M_EVENT_RELAY_SECONDS, HISTOGRAM, "wakegate_event_relay_seconds",        NULL,      "Time from an event's cause until it is numbered and published") \
+    X(M_EVENTS_WAITING,     GAUGE,     "wakegate_events_waiting",              NULL,      "Events that wait to be numbered, 100000 at most, of all servers: each worker says the same") \
+    X(M_EVENTS_OLDEST,      GAUGE,     "wakegate_events_oldest_seconds",       NULL,      "How long the oldest of them has waited: each worker says the same") \
     X(M_EVENTS_READ,        COUNTER,   "wakegate_events_read_total",           NULL,      "Events that streams had to read from PostgreSQL because Redis had not told them") \
     X(M_EVENT_STREAMS,      GAUGE,     "wakegate_event_streams",               "kind",    "Open event streams") \
     X(M_PROXY_REQUESTS,     COUNTER,   "wakegate_proxy_requests_total",        NULL,      "Requests to workspaces that were let in") \

@@ -58,14 +58,22 @@ static void put_line(struct buf *message, const struct pg_rows *rows, size_t row
     }
 }
 
+static void observe_lag(struct str id, int64_t now_us)
+{
+    int64_t us = now_us - event_id_us(id);
+    metric_observe_us(M_EVENT_RELAY_SECONDS, 0, us > 0 ? (uint64_t)us : 0);
+}
+
 static void publish(const struct pg_rows *rows)
 {
+    int64_t now_us = clock_wall_ms() * 1000;
     size_t count = pg_count(rows);
     struct buf message = {0};
     for (size_t row = 0; row < count; row++) {
         char channel[EVENT_CHANNEL_SIZE];
         int64_t account_id = pg_i64(rows, row, 0);
         put_line(&message, rows, row);
+        observe_lag(pg_str(rows, row, 2), now_us);
         if (row + 1 < count && pg_i64(rows, row + 1, 0) == account_id && message.size < MESSAGE_MAX)
             continue;
         redis_send(redis_shared(),

@@ -29,11 +29,18 @@ static const struct pg_statement sql_get = {
     "webhook_get",
     "SELECT " WEBHOOK_COLUMNS
     " FROM webhook_endpoint w JOIN account a ON a.id = w.account_id WHERE " OF_ACCOUNT("$1", "$2")};
-static const struct pg_statement sql_list = {
-    "webhook_list",
+#define LISTED                                                                                               \
+    "w.deleted_at IS NULL AND (NOT $4::boolean OR NOT w.enabled) "                                           \
+    "AND ($2::bigint = 0 OR w.id < $2::bigint) ORDER BY w.id DESC LIMIT $3::bigint"
+/* Two, for a plan that is good for all of one account's and for everybody's there is not. */
+static const struct pg_statement sql_list = {"webhook_list",
+                                             "SELECT " WEBHOOK_COLUMNS
+                                             " FROM webhook_endpoint w JOIN account a ON a.id = w.account_id "
+                                             "WHERE w.account_id = $1::bigint AND " LISTED};
+static const struct pg_statement sql_list_all = {
+    "webhook_list_all",
     "SELECT " WEBHOOK_COLUMNS " FROM webhook_endpoint w JOIN account a ON a.id = w.account_id "
-    "WHERE ($1::bigint = 0 OR w.account_id = $1::bigint) AND w.deleted_at IS NULL "
-    "AND ($2::bigint = 0 OR w.id < $2::bigint) ORDER BY w.id DESC LIMIT $3::bigint"};
+    "WHERE $1::bigint = 0 AND " LISTED};
 /* Who enables it lets it begin anew; whose will it was that it is disabled, $9 says. */
 static const struct pg_statement sql_update = {
     "webhook_update",
@@ -41,45 +48,25 @@ static const struct pg_statement sql_update = {
     "description = coalesce($4::text, description), events = coalesce($5::text[], events), "
     "surfaces = CASE WHEN $6::text[] IS NULL THEN surfaces ELSE nullif($6::text[], '{}') END, "
     "ordered = coalesce($7::boolean, ordered), enabled = coalesce($8::boolean, enabled), "
-    "disabled_reason = CASE WHEN $8::boolean THEN NULL WHEN NOT $8::boolean AND enabled THEN $9::text "
-    "ELSE disabled_reason END, "
+    "disabled_reason = CASE WHEN $8::boolean THEN NULL "
+    "WHEN NOT $8::boolean AND (enabled OR $9::text = 'operator') THEN $9::text ELSE disabled_reason END, "
     "disabled_at = CASE WHEN $8::boolean THEN NULL WHEN NOT $8::boolean AND enabled THEN now() ELSE disabled_at END, "
     "failures = CASE WHEN $8::boolean THEN 0 ELSE failures END, "
     "pauses = CASE WHEN $8::boolean THEN 0 ELSE pauses END, "
     "failing_since = CASE WHEN $8::boolean THEN NULL ELSE failing_since END, "
     "paused_until = CASE WHEN $8::boolean THEN NULL ELSE paused_until END, "
     "updated_at = now(), version = version + 1 "
-    "WHERE " OF_ACCOUNT("$1", "$2") " RETURNING *)" AUDIT(
-        "$10", "webhook.update", "u", "u.account_id",
-        "u.ref") "SELECT " WEBHOOK_COLUMNS
-                 ", webhook_job(w.id, now()) FROM u w JOIN account a ON a.id = w.account_id"};
+    "WHERE " OF_ACCOUNT(
+        "$1", "$2") " AND NOT ($8::boolean IS TRUE AND $1::bigint <> 0 "
+                    "AND disabled_reason IS NOT DISTINCT FROM 'operator') RETURNING *)" AUDIT(
+                        "$10", "webhook.update", "u", "u.account_id",
+                        "u.ref") "SELECT " WEBHOOK_COLUMNS
+                                 ", webhook_job(w.id, now()) FROM u w JOIN account a ON a.id = w.account_id"};
 static const struct pg_statement sql_delete = {
     "webhook_delete",
     "WITH u AS (UPDATE webhook_endpoint w SET deleted_at = now(), updated_at = now(), version = version + 1 "
     "WHERE " OF_ACCOUNT("$1", "$2") " RETURNING *)" AUDIT("$3", "webhook.delete", "u", "u.account_id",
                                                           "u.ref") "SELECT 1 FROM u"};
-
-/* ---- events ---- */
-
-static bool is_word(struct str text)
-{
-    for (size_t i = 0; i < text.size; i++) {
-        char c = text.at[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_'))
-            return false;
-    }
-    return text.size > 0;
-}
-
-bool webhook_event_is_fit(struct str text)
-{
-    struct str kind;
-    struct str what = text;
-    if (str_equal(text, STR("*")))
-        return true;
-    return text.size <= 64 && str_split(&what, '.', &kind) && what.at && is_word(kind) &&
-           (is_word(what) || str_equal(what, STR("*")));
-}
 
 /* ---- rows ---- */
 
@@ -136,11 +123,13 @@ int webhook_get(struct arena *arena, int64_t account_id, struct str ref, struct 
     return result ? result : take_one(arena, rows, row);
 }
 
-int webhook_list(struct arena *arena, int64_t account_id, int64_t cursor, int64_t limit, struct webhook **out,
-                 size_t *count)
+int webhook_list(struct arena *arena, int64_t account_id, bool disabled_only, int64_t cursor, int64_t limit,
+                 struct webhook **out, size_t *count)
 {
     struct pg_rows *rows;
-    int result = pg_read(&sql_list, PG_VALUES(PG_INT(account_id), PG_INT(cursor), PG_INT(limit)), &rows);
+    int result =
+        pg_read(account_id ? &sql_list : &sql_list_all,
+                PG_VALUES(PG_INT(account_id), PG_INT(cursor), PG_INT(limit), PG_BOOL(disabled_only)), &rows);
     if (result)
         return result;
     *count = pg_count(rows);
@@ -202,7 +191,12 @@ int webhook_update(struct arena *arena, int64_t account_id, struct str ref,
         return result;
     if (pg_count(rows) == 1)
         webhook_ring_job(rows, 0, WEBHOOK_COLUMN_COUNT, pg_i64(rows, 0, 2));
-    return take_one(arena, rows, row);
+    result = take_one(arena, rows, row);
+    if (result != -ENOENT)
+        return result;
+    /* There is one, and it was not changed: an operator has disabled it. */
+    result = webhook_get(arena, account_id, ref, row);
+    return result ? result : -EPERM;
 }
 
 int webhook_delete(int64_t account_id, struct str ref)

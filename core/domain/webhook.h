@@ -55,7 +55,7 @@ struct webhook {
 struct webhook_change {
     struct str url;
     struct str description;
-    const struct str *events;
+    const struct str *events; /* patterns of event.h */
     size_t event_count;
     const struct str *surfaces; /* with a count of 0: all */
     size_t surface_count;
@@ -63,20 +63,18 @@ struct webhook_change {
     const bool *enabled;
 };
 
-/* Whether a text can be asked for: a name like "job.completed", all of a kind ("job.*"), or everything ("*"). */
-bool webhook_event_is_fit(struct str text);
-
 /* Makes one. `secret`: the client's, or absent: it is made then ("whsec_…"), and set. `surface` is where it is made. Waits. -ENOSPC: the
  * account has WEBHOOK_ENDPOINTS already. */
 int webhook_create(struct arena *arena, int64_t account_id, const char *surface,
                    const struct webhook_change *change, struct str *secret, struct webhook *row) MUST_USE;
 /* -ENOENT: the account has none of that ref. They wait. account_id 0: any account's, for operators. */
 int webhook_get(struct arena *arena, int64_t account_id, struct str ref, struct webhook *row) MUST_USE;
+/* -EPERM: its owner can't enable what an operator has disabled. */
 int webhook_update(struct arena *arena, int64_t account_id, struct str ref,
                    const struct webhook_change *change, struct webhook *row) MUST_USE;
 int webhook_delete(int64_t account_id, struct str ref) MUST_USE;
 /* Newest first, below `cursor` (0: from the start). Waits. */
-int webhook_list(struct arena *arena, int64_t account_id, int64_t cursor, int64_t limit,
+int webhook_list(struct arena *arena, int64_t account_id, bool disabled_only, int64_t cursor, int64_t limit,
                  struct webhook **rows, size_t *count) MUST_USE;
 /* Gives it another secret, which is set when it was absent; the old one signs along for `overlap_s`. Waits. -ENOENT; -EAGAIN: somebody
  * else changed it at the same time. */

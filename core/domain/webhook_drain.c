@@ -4,6 +4,7 @@
 #include "core/base/config.h"
 #include "core/base/crypto.h"
 #include "core/base/log.h"
+#include "core/base/metrics.h"
 #include "core/domain/audit.h"
 #include "core/domain/event.h"
 #include "core/domain/vault.h"
@@ -148,6 +149,7 @@ struct columns {
     struct str *answers;
     int64_t *waits;
     int64_t *rounds;
+    int64_t given_up; /* how many that failed have no try left */
 };
 
 static int64_t wait_of(const struct webhook_item *item)
@@ -190,6 +192,8 @@ static void fill(struct arena *arena, struct columns *columns, struct webhook_it
         columns->errors[i] = item->error;
         columns->answers[i] = item->answer;
         columns->waits[i] = wait_of(item);
+        if (item->verdict == WEBHOOK_FAILED && columns->waits[i] < 0)
+            columns->given_up++;
         columns->rounds[i] = item->round;
     }
 }
@@ -217,6 +221,8 @@ int webhook_settle(const struct job *job, const struct webhook_target *target,
         struct str word = pg_str(rows, 0, 0);
         *failing = str_equal(word, STR("failing"));
         result = str_equal(word, STR("lost")) ? -ESTALE : 0;
+        if (result == 0)
+            metric_add(M_WEBHOOK_GIVEN_UP, all.given_up);
         pg_rows_free(rows);
     }
     arena_clear(&arena);
@@ -246,8 +252,9 @@ int webhook_end(struct job *job, const struct webhook_target *target)
     return result;
 }
 
-int webhook_disable(const struct webhook_target *target, const char *reason)
+int webhook_disable(const struct webhook_target *target, enum webhook_reason why)
 {
+    const char *reason = why == WEBHOOK_REASON_GONE ? "gone" : "failing";
     struct pg_tx *tx;
     struct pg_rows *rows = NULL;
     int result = pg_begin(&tx);
@@ -259,10 +266,12 @@ int webhook_disable(const struct webhook_target *target, const char *reason)
     bool told = result == 0 && pg_count(rows) == 1;
     pg_rows_free(rows);
     result = pg_end(tx, result);
-    if (result == 0 && told)
-        event_added();
+    if (result || !told) /* its owner has changed it meanwhile */
+        return result;
+    event_added();
+    metric_add_slot(M_WEBHOOK_DISABLED, why, 1);
     LOG(WARN, "webhook endpoint disabled", LOG_TEXT("webhook", target->ref), LOG_TEXT("reason", reason));
-    return result;
+    return 0;
 }
 
 /* ---- what goes, and what was lost ---- */

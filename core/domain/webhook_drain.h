@@ -76,8 +76,9 @@ int webhook_settle(const struct job *job, const struct webhook_target *target,
 /* Ends the job, and adds the one for what is left. Waits. -ESTALE: it is another's. */
 int webhook_end(struct job *job, const struct webhook_target *target) MUST_USE;
 
-/* Disables the endpoint ("gone" or "failing") and tells its owner by the event webhook.disabled. Waits. */
-int webhook_disable(const struct webhook_target *target, const char *reason) MUST_USE;
+enum webhook_reason { WEBHOOK_REASON_GONE, WEBHOOK_REASON_FAILING };
+/* Disables the endpoint and tells its owner by the event webhook.disabled. Waits. */
+int webhook_disable(const struct webhook_target *target, enum webhook_reason why) MUST_USE;
 
 /* Adds jobs for what is due and has none, which ought not to be. Waits. */
 int webhook_sweep(void) MUST_USE;

@@ -55,6 +55,10 @@
     X(ban,     add,         CHANGES, "Refuse all that an account has, within a second") \
     X(ban,     list,        READS,   "Accounts that are banned, newest first") \
     X(ban,     remove,      CHANGES, "End an account's ban") \
+    X(webhook, list,        READS,   "Webhook endpoints, newest first; of one account, or those that are disabled") \
+    X(webhook, show,        READS,   "One endpoint: what waits for it, and how the last attempts went") \
+    X(webhook, disable,     CHANGES, "Send nothing more to an endpoint; its owner can't enable it again") \
+    X(webhook, enable,      CHANGES, "Enable an endpoint, whoever has disabled it: what waits goes on") \
     X(audit,   list,        READS,   "Who changed what, when and from where, newest first") \
     X(jobs,    counts,      READS,   "Jobs by kind and state") \
     X(jobs,    dead,        READS,   "Jobs that were put aside, and why") \

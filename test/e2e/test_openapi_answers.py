@@ -575,6 +575,11 @@ def use_operator(world):
     post("operatorBanAdd", account="ACME", reason="tests", **{"for": 60})
     assert world.do("operatorBanList", 200)[0]["banned_until"]
     post("operatorBanRemove", account="ACME")
+    hook = world.gateway.make_webhook("ACME")
+    assert world.do("operatorWebhookList", 200, params={"account": "ACME"})[0]["ref"] == hook
+    assert world.do("operatorWebhookShow", 200, params={"webhook": hook})["pending"] == 0
+    post("operatorWebhookDisable", webhook=hook)
+    post("operatorWebhookEnable", webhook=hook)
     make_dead_jobs(world, 2)
     assert world.do("operatorJobsCounts", 200)
     dead = world.do("operatorJobsDead", 200)
@@ -605,7 +610,7 @@ def use_operators_money(world, post):
 
 def provoke_what_is_not(world, operation):
     """A parameter or member of a name that there is not; an account, key, client or job that there is not."""
-    nobody = {"account": "nobody@example.com", "key": "key_0", "client": "cli_0", "job": 0, "deposit": "dep_0",
+    nobody = {"account": "nobody@example.com", "key": "key_0", "client": "cli_0", "job": 0, "deposit": "dep_0", "webhook": "we_0",
               "provider": "nobody", "model": "nobody"}
     if operation.method == "GET":
         expect(world.call(operation, params={"unknown": "1"}), 400)

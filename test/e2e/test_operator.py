@@ -41,7 +41,7 @@ class CommandLine:
         for name, value in arguments.items():
             if name in self.variables:
                 env[self.variables[name]] = value
-            elif value is True:
+            elif value is True or value == "true":
                 words.append("--" + name.replace("_", "-"))
             else:
                 words += ["--" + name.replace("_", "-"), str(value)]
@@ -53,7 +53,7 @@ class CommandLine:
             if name in self.variables:
                 env[self.variables[name]] = value
             else:
-                words += ["--" + name] + ([] if value is True else [str(value)])
+                words += ["--" + name] + ([] if value is True or value == "true" else [str(value)])
         return self.gateway.admin(*words, env=env)
 
     def refusal(self, noun, verb, **arguments):
@@ -400,7 +400,8 @@ CHANGING = {
     "ledger refund": dict(deposit="all"), "ban add": dict(account="all", reason="r"), "ban remove": dict(account="all"),
     "account password": dict(account="all@example.com", password=PASSWORD), "jobs redrive": dict(kind="ping"),
     "provider set": dict(provider="audited", base_url="http://127.0.0.1:9"), "model set": dict(model="audited", routes="audited"),
-    "model delete": dict(model="audited"), "provider delete": dict(provider="audited")}
+    "model delete": dict(model="audited"), "provider delete": dict(provider="audited"),
+    "webhook disable": dict(webhook="all"), "webhook enable": dict(webhook="all")}
 
 
 def test_every_change_is_recorded_once(operator, gateway):
@@ -427,6 +428,9 @@ def test_every_change_is_recorded_once(operator, gateway):
                 "INSERT INTO deposit (id, account_id, driver, driver_ref, amount, currency, credited) "
                 "SELECT 'dep_' || name, id, 'sandbox', 'x', 1, 'USD', 1 FROM account WHERE name = %s RETURNING id",
                 arguments["deposit"])[0][0]}
+        if noun == "webhook":
+            arguments = {"webhook": made.get("webhook") or gateway.make_webhook(unique(operator, "all"))}
+            made["webhook"] = arguments["webhook"]
         before = newest()
         answer = operator(noun, verb, **arguments)
         if noun in ("key", "client") and verb != "revoke":
@@ -443,6 +447,54 @@ def test_every_change_is_recorded_once(operator, gateway):
     operator.refusal("provider", "delete", provider="refused")
     operator.refusal("model", "set", model="refused", routes="refused")
     assert newest() == before
+
+
+# ---- webhooks ----
+
+
+def test_webhooks_are_seen_disabled_and_enabled(operator, gateway):
+    name = unique(operator, "hooked")
+    operator("account", "create", name=name)
+    first = gateway.make_webhook(name)
+    second = gateway.make_webhook(name, surfaces=["gpu"], ordered=True)
+    rows = operator("webhook", "list", account=name)
+    assert [row["ref"] for row in rows] == [second, first]
+    assert rows[0]["surfaces"] == ["gpu"] and rows[0]["ordered"] and rows[1]["surfaces"] is None
+    assert not any("secret" in member for row in rows for member in row)
+    assert operator("webhook", "list", account=name, limit=1, cursor=rows[0]["id"]) == rows[1:]
+    assert operator("webhook", "list", limit=1) == rows[:1]
+    shown = operator("webhook", "show", webhook=first)
+    assert shown | rows[1] == shown and shown["enabled"] and shown["last_attempt_at"] is None
+    assert (shown["pending"], shown["recent_attempts"]) == (0, 0)
+
+    disabled = operator("webhook", "disable", webhook=first)
+    assert not disabled["enabled"] and disabled["disabled_reason"] == "operator" and re.fullmatch(TIME, disabled["disabled_at"])
+    assert [row["ref"] for row in operator("webhook", "list", account=name, disabled="true")] == [first]
+    enabled = operator("webhook", "enable", webhook=first)
+    assert enabled["enabled"] and enabled["disabled_reason"] is None
+    assert operator("webhook", "list", account=name, disabled="true") == []
+
+
+def test_a_webhooks_attempts_are_summed_up(operator, gateway):
+    name = unique(operator, "summed")
+    operator("account", "create", name=name)
+    ref = gateway.make_webhook(name)
+    gateway.sql("UPDATE webhook_endpoint SET failures = 2, failing_since = '2026-01-31T12:00:00Z' WHERE ref = %s RETURNING 1", ref)
+    gateway.sql(
+        "WITH w AS (SELECT id FROM webhook_endpoint WHERE ref = %s), d AS (INSERT INTO webhook_delivery "
+        "(endpoint_id, event_id, surface, name, body) SELECT w.id, 'evt_' || n, 'gpu', 'job.failed', '{}' "
+        "FROM w, generate_series(1, 120) AS n RETURNING id, endpoint_id), "
+        "due AS (INSERT INTO webhook_due (delivery_id, endpoint_id, next_at) SELECT id, endpoint_id, "
+        "timestamptz '2999-01-31 12:00:00Z' + id * interval '1 second' FROM (SELECT * FROM d ORDER BY id LIMIT 3) AS early), "
+        "last AS (SELECT max(id) AS id FROM d) "
+        "INSERT INTO webhook_attempt (delivery_id, number, at, ms, ok, status, error) "
+        "SELECT d.id, 1, timestamptz '2026-01-31 12:00:00Z' + d.id * interval '1 millisecond', 7, true, 200, NULL FROM d "
+        "UNION ALL SELECT last.id, 2, '2026-02-28 12:00:00Z', 900, false, 500, 'Status 500' FROM last RETURNING 1", ref)
+    shown = operator("webhook", "show", webhook=ref)
+    assert shown["failures"] == 2 and shown["failing_since"] == "2026-01-31T12:00:00Z"
+    assert shown["pending"] == 3 and shown["next_attempt_at"].startswith("2999-")
+    assert (shown["recent_attempts"], shown["recent_failed"], shown["recent_slowest_ms"]) == (101, 1, 900)
+    assert (shown["last_attempt_at"], shown["last_status"], shown["last_error"]) == ("2026-02-28T12:00:00Z", 500, "Status 500")
 
 
 # ---- jobs ----
@@ -479,12 +531,14 @@ def verbs_by(method):
 def test_what_reads_answers_the_same_both_ways(gateway):
     gateway.admin("key", "create", "--account", "both", "--surface", "session")
     gateway.admin("client", "create", "--account", "both", "--name", "c")
+    webhook = gateway.make_webhook("both")
     gateway.admin("ban", "add", "both", "--reason", "x")
     assert {row[3] for row in routes() if row[0] == "operator"} == {"admin"}
     reading = verbs_by("GET")
-    assert {verb for _, verb in reading} == set(READS) and len(reading) == 17, reading
+    assert {verb for _, verb in reading} == set(READS) and len(reading) == 19, reading
     for noun, verb in reading:
-        name, value = {"provider": ("provider", "sandbox"), "model": ("model", "gpt-4")}.get(noun, ("account", "both"))
+        name, value = {"provider": ("provider", "sandbox"), "model": ("model", "gpt-4"),
+                       "webhook": ("webhook", webhook)}.get(noun, ("account", "both"))
         of_one = verb == "show" or noun == "ledger"
         words = [value] if of_one else []
         arguments = {name: value} if of_one else {}
@@ -564,6 +618,9 @@ WRONG = [
     ("ban", "remove", {"account": "nobody-at-all"}, "nobody-at-all"), ("ban", "remove", {"account": "wrong"}, "banned"),
     ("audit", "list", {"since": "2026-02-30"}, "since"),
     ("audit", "list", {"account": "nobody-at-all"}, "nobody-at-all"),
+    ("webhook", "list", {"account": "nobody-at-all"}, "nobody-at-all"), ("webhook", "list", {"limit": 0}, "limit"),
+    ("webhook", "show", {"webhook": "we_none"}, "we_none"), ("webhook", "disable", {"webhook": "we_none"}, "we_none"),
+    ("webhook", "enable", {"webhook": "we_none"}, "we_none"), ("webhook", "show", {}, "webhook"),
     ("jobs", "redrive", {"job": "x"}, "job"),
 ]
 

@@ -242,6 +242,24 @@ def test_a_failed_delivery_holds_back_its_object_alone(hooks, sink):
     assert numbers_at(sink, "/block", "bad") == [0, *range(0, 21, 2)]
 
 
+def test_a_replay_frees_what_a_failure_holds_back(hooks, sink):
+    """In its order: who has mended his server doesn't wait for hours."""
+    sink.on("/freed", 500)
+    hook = hooks.make(sink.url("/freed"), ordered=True)
+    hooks.emit(6, data=lambda number: {"id": "same", "number": number})
+    sink.wait(1, "/freed")
+    row = "SELECT until > now() + interval '1 hour' FROM webhook_block WHERE endpoint_id = (SELECT id FROM webhook_endpoint WHERE ref = %s)"
+    wait_until(lambda: hooks.gateway.sql(row, hook["id"]), 10, "the object is held back")
+    hooks.gateway.sql("WITH w AS (SELECT id FROM webhook_endpoint WHERE ref = %s), b AS (UPDATE webhook_block SET until = now() + "
+                      "interval '10 hours' FROM w WHERE endpoint_id = w.id) UPDATE webhook_due SET next_at = now() + interval '10 hours' "
+                      "FROM w WHERE endpoint_id = w.id AND tries > 0 RETURNING 1", hook["id"])
+    sink.on("/freed", 200)
+    newest = hooks.deliveries(hook)[0]
+    hooks.ok("POST", f"/deliveries/{newest['id']}/replay", 202)
+    sink.wait(7, "/freed")
+    assert numbers_at(sink, "/freed", "same") == [0, 0, 1, 2, 3, 4, 5]
+
+
 def test_without_order_one_that_fails_holds_back_nothing(hooks, sink):
     sink.on("/free", lambda arrival, handler: (500 if arrival.json["data"]["number"] == 0 else 200, {}, b""))
     hook = hooks.make(sink.url("/free"))

@@ -86,7 +86,7 @@ def test_the_seeds_own_body_makes_an_endpoint(hooks):
     {"url": "https://ex\u00e4mple.com/"}, {"url": "https://example.com/" + "x" * 2048}, {"url": "javascript:alert(1)"},
     {"events": None}, {"events": []}, {"events": "job.completed"}, {"events": [1]}, {"events": ["job"]},
     {"events": ["*.completed"]}, {"events": ["Job.completed"]}, {"events": ["job.completed.now"]}, {"events": [""]},
-    {"events": ["job.completed"] * 51}, {"events": ["job completed"]},
+    {"events": ["job.completed"] * 51}, {"events": ["job completed"]}, {"events": ["job.complete"]}, {"events": ["jobs.*"]},
     {"secret": "short"}, {"secret": "x" * 257}, {"secret": "with a space"}, {"secret": "line\nbreak"}, {"secret": 12345678},
     {"ordered": 1}, {"enabled": "yes"}, {"surfaces": ["moon"]}, {"surfaces": "gpu"}, {"description": "x" * 201},
     {"description": "line\nbreak"}, {"description": 1},
@@ -95,6 +95,26 @@ def test_what_can_not_be_is_refused(hooks, change):
     body = {"url": "https://example.com/hook", "events": ["job.*"], **change}
     error_of(hooks.call("POST", json=body), 400, "invalid_parameter")
     assert hooks.ok("GET")["data"] == []
+
+
+def test_a_name_that_is_no_events_is_refused_with_those_that_are(hooks):
+    """A typo would else be an endpoint that never hears anything."""
+    hook = hooks.make("https://example.com/hook", ["job.*"])
+    for method, path, body in (("POST", "", {"url": "https://example.com/", "events": ["job.failed", "job.complete"]}),
+                               ("PATCH", f"/{hook['id']}", {"events": ["job.complete"]}),
+                               ("POST", f"/{hook['id']}/test", {"event": "job.complete"})):
+        message = error_of(hooks.call(method, path, json=body), 400, "invalid_parameter")
+        assert "job.complete." in message and "job.completed, job.failed" in message
+    for name in ("line\nbreak", "x" * 500):
+        assert "of that name" in error_of(hooks.call("POST", json={"url": "https://example.com/", "events": [name]}), 400,
+                                          "invalid_parameter")
+
+
+def test_every_event_of_the_seeds_can_be_asked_for(hooks):
+    """Those of APIs that are not served yet, too."""
+    names = ["instance.created", "instance.upgraded", "instance.usage_alert", "job.completed", "job.failed", "instance.deleted",
+             "instance.hibernated", "instance.ready", "failover.triggered", "snapshot.completed", "billing.low_balance"]
+    assert hooks.make("https://example.com/hook", names)["events"] == names
 
 
 def test_an_endpoint_is_changed_and_deleted(hooks, sink):
@@ -315,6 +335,36 @@ def test_a_replay_that_is_asked_for_while_it_is_under_way_comes_after_it(hooks, 
     assert hooks.wait_status(delivery, "delivered")["attempt_count"] == 2
 
 
+def test_deliveries_of_a_state_are_found_among_many(gateway, hooks, sink):
+    """However many there are, a request looks at some thousands; the cursor goes on."""
+    hook = hooks.make(sink.url("/many"), enabled=False)
+    gateway.sql(
+        "WITH w AS (SELECT id FROM webhook_endpoint WHERE ref = %s), d AS (INSERT INTO webhook_delivery "
+        "(endpoint_id, event_id, surface, name, body) SELECT w.id, 'evt_' || n, 'gpu', 'job.failed', '{}' "
+        "FROM w, generate_series(1, 12000) AS n RETURNING id, endpoint_id, event_id), "
+        "due AS (INSERT INTO webhook_due (delivery_id, endpoint_id, next_at) SELECT id, endpoint_id, now() FROM d "
+        "WHERE event_id IN ('evt_7', 'evt_11000')) "
+        "INSERT INTO webhook_attempt (delivery_id, number, at, ms, ok, status) SELECT id, 1, now(), 1, event_id NOT IN "
+        "('evt_3', 'evt_4', 'evt_11999'), 200 FROM d RETURNING 1", hook["id"])
+    found = lambda status, limit: [row["event_id"] for row in hooks.deliveries(hook, status=status, limit=limit)]
+    for limit in (1, 200):
+        assert found("failed", limit) == ["evt_11999", "evt_4", "evt_3"]
+        assert found("pending", limit) == ["evt_11000", "evt_7"]
+    page = hooks.ok("GET", f"/{hook['id']}/deliveries", params={"status": "failed"})
+    assert len(page["data"]) == 1 and page["next_cursor"]
+    assert len(found("delivered", 200)) == 12000 - 5 and len(hooks.deliveries(hook)) == 12000
+
+
+def test_the_newest_attempts_are_shown(gateway, hooks, sink):
+    hook = hooks.make(sink.url("/often"))
+    delivery = hooks.test(hook)
+    sink.wait(1, "/often")
+    gateway.sql("INSERT INTO webhook_attempt (delivery_id, number, at, ms, ok, status) "
+                "SELECT %s::bigint, n, now(), 1, true, 200 FROM generate_series(2, 300) AS n RETURNING 1", delivery["id"][4:])
+    shown = hooks.delivery(delivery)
+    assert [row["number"] for row in shown["attempts"]] == list(range(101, 301)) and shown["attempt_count"] == 300
+
+
 def test_only_what_failed_is_replayed_when_that_is_asked(hooks, sink):
     sink.on("/half", lambda arrival, handler: (500 if arrival.json["data"]["number"] % 2 else 200, {}, b""))
     hook = hooks.make(sink.url("/half"))
@@ -349,6 +399,18 @@ def test_nothing_is_sent_to_a_disabled_endpoint(hooks, sink):
     test = hooks.test(hook)
     hooks.wait_status(test, "delivered")
     assert len(sink.at("/closed")) == 2
+
+
+def test_what_an_operator_has_disabled_its_owner_can_not_enable(gateway, hooks, sink):
+    hook = hooks.make(sink.url(path := "/operators"), enabled=False)
+    gateway.admin("webhook", "disable", hook["id"])  # though its owner has already
+    assert hooks.ok("GET", f"/{hook['id']}")["disabled_reason"] == "operator"
+    error_of(hooks.call("PATCH", f"/{hook['id']}", json={"enabled": True, "description": "mine"}), 403, "forbidden")
+    assert hooks.ok("PATCH", f"/{hook['id']}", json={"description": "mine"})["disabled_reason"] == "operator"
+    assert hooks.ok("PATCH", f"/{hook['id']}", json={"enabled": False})["disabled_reason"] == "operator"
+    gateway.admin("webhook", "enable", hook["id"])
+    delivery = hooks.test(hook)
+    assert sink.wait(1, path)[0].id == delivery["event_id"]
 
 
 def test_what_waits_goes_on_when_an_endpoint_is_enabled_again(hooks, sink):

@@ -262,6 +262,14 @@ class Gateway:
             params=arguments if reads else None, json=None if reads else arguments or {}, verify=self.ca or True,
             headers={**({"Authorization": f"Bearer {token}"} if token else {}), **(headers or {})})
 
+    def make_webhook(self, account, **body):
+        """A webhook endpoint of this account; nothing is sent to it before something is told or tested."""
+        key = self.admin("key", "create", "--account", account, "--surface", "inference")["key"]
+        answer = requests.post(self.url + "/api/v1/webhooks", timeout=30, headers={"Authorization": f"Bearer {key}"},
+                               json={"url": "https://example.com/", "events": ["*"], **body})
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
     def make_key(self, account="tests"):
         return self.admin("key", "create", "--account", account, "--surface", "session")
 
