@@ -1,4 +1,4 @@
-"""The official `openai` package of PyPI against a running gateway: as openai_clients.mjs, and run by its own interpreter."""
+"""The official `openai` package of PyPI against a running gateway: as test/e2e/openai_client.mjs, and run by its own interpreter."""
 import asyncio
 import json
 import sys

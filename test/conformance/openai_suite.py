@@ -1,22 +1,23 @@
-"""AI calls by the official `openai` packages of npm and PyPI, which take the gateway for OpenAI.
+"""AI calls by the official `openai` package of PyPI, which takes the gateway for OpenAI. npm's is among the end-to-end tests.
 
 The sandbox answers them, and servers shaped as OpenAI's and Anthropic's (openai_upstream.py): tools, and calls that are left, which
-these servers have to see within a second. The packages are installed once, below WAKEGATE_CONFORMANCE_DIR.
+these servers have to see within a second. The package is installed once, below WAKEGATE_CONFORMANCE_DIR.
 """
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 import urllib.request
 
-from suite import Row, Skip, run_tool  # first: it says where the others are
+from suite import ROOT, Row, Skip, run_tool  # first: it says where the others are
+
+sys.path.append(os.path.join(ROOT, "test", "e2e"))  # the scripted servers are the end-to-end tests'
 
 import openai_upstream
 from machine import Gateway
 
-NPM, PYPI = "openai@7", "openai==3.57.0"
+PYPI = "openai==3.57.0"
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLIENT_S = 180
 LEFT_S = 1.0  # after a client has left, its provider knows it
@@ -25,18 +26,6 @@ SETTINGS = {"ADMIN_TOKEN": "conformance-only-token-of-the-operator-0123"}
 
 def reason(text):
     return (text.strip().splitlines() or ["no reason given"])[-1]
-
-
-def node_command(folder):
-    if not shutil.which("node") or not shutil.which("npm"):
-        raise Skip("node and npm are not installed")
-    if not os.path.isdir(os.path.join(folder, "node_modules", "openai")):
-        os.makedirs(folder, exist_ok=True)
-        status, said = run_tool(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder, NPM], 300)
-        if status:
-            raise Skip(f"npm can't have {NPM}: {reason(said)}")
-    script = shutil.copy(os.path.join(HERE, "openai_clients.mjs"), folder)  # where its imports are found
-    return ["node", script]
 
 
 def python_command(folder):
@@ -74,8 +63,8 @@ def operate(gateway, verb, body):
 
 def provide(gateway, upstream):
     """The scripted models, known to every process when it returns."""
-    for provider, kind, url, models in (("scripted", "openai", upstream.url, openai_upstream.OPENAI),
-                                        ("scripted-claude", "anthropic", upstream.anthropic_url, openai_upstream.ANTHROPIC)):
+    for provider, kind, models in openai_upstream.PROVIDERS:
+        url = upstream.anthropic_url if kind == "anthropic" else upstream.url
         operate(gateway, "provider/set", {"provider": provider, "kind": kind, "base_url": url,
                                           "api_key": openai_upstream.upstream.SECRET})
         for model in models:
@@ -112,19 +101,15 @@ def run_client(gateway, upstream, name, command):
 
 
 def run(bench):
-    rows = []
-    folder = os.path.join(bench.cache, "openai")
-    for name, command_of in (("openai (npm)", node_command), ("openai (PyPI)", python_command)):
-        gateway = None
-        upstream = openai_upstream.Upstream()
-        try:
-            command = command_of(folder)
-            gateway = Gateway(bench.program, os.path.join(bench.folder, command_of.__name__), SETTINGS)
-            rows.append(run_client(gateway, upstream, name, command))
-        except Skip as skip:
-            rows.append(Row("openai", name, skipped=1, note=str(skip)))
-        finally:
-            upstream.close()
-            if gateway:
-                gateway.close()
-    return rows
+    gateway = None
+    upstream = openai_upstream.Upstream()
+    try:
+        command = python_command(os.path.join(bench.cache, "openai"))
+        gateway = Gateway(bench.program, os.path.join(bench.folder, "gateway"), SETTINGS)
+        return [run_client(gateway, upstream, "openai (PyPI)", command)]
+    except Skip as skip:
+        return [Row("openai", "openai (PyPI)", skipped=1, note=str(skip))]
+    finally:
+        upstream.close()
+        if gateway:
+            gateway.close()

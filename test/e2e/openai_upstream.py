@@ -4,15 +4,9 @@ What Anthropic's looks like: the events' names and order, a ping in the middle, 
 counts that grow, and a refusal of what the real one refuses.
 """
 import json
-import os
-import sys
-
-from suite import ROOT
-
-sys.path.append(os.path.join(ROOT, "test", "e2e"))  # the scripted servers are the end-to-end tests'
 
 import upstream
-from upstream import Upstream  # noqa: F401  for the suite
+from upstream import Upstream  # noqa: F401  for who asks
 
 ANSWER = "It is {} there."
 PLACES = ("Zürich", "Reykjavík")
@@ -20,6 +14,7 @@ PLACES = ("Zürich", "Reykjavík")
 SILENT = ("npm-timeout", "npm-abort", "pypi-timeout", "pypi-task")
 STALLED = ("npm-stream", "pypi-stream", "pypi-closed")
 OPENAI, ANTHROPIC = ("tools", *SILENT, *STALLED), ("claude-tools", "claude-overload")
+PROVIDERS = (("scripted", "openai", OPENAI), ("scripted-claude", "anthropic", ANTHROPIC))
 
 for name in SILENT:
     upstream.scripts[name] = upstream.silent

@@ -1,6 +1,6 @@
-// The official `openai` package against a running gateway. Reads from standard input what there is:
+// The official `openai` package against a running gateway (test_openai.py). Reads from standard input what there is:
 // {"origin", "key", "poor", "few"}: keys of accounts with money, without, and with ten requests a minute;
-// and writes a line for each check: {"group", "name", "problem"}, where no problem is "", or {"left", "at"}: which model's call was
+// and writes a line for each check: {"name", "problem"}, where no problem is "", or {"left", "at"}: which model's call was
 // left, and when by the machine's monotonic clock.
 import OpenAI from 'openai';
 import {readFileSync} from 'node:fs';
@@ -18,7 +18,7 @@ async function check(name, run) {
   } catch (error) {
     problem = `${error.constructor.name}: ${error.message}`;
   }
-  console.log(JSON.stringify({group: 'openai (npm)', name, problem}));
+  console.log(JSON.stringify({name, problem}));
 }
 
 function expect(good, what) {
@@ -161,6 +161,35 @@ for (const name of ['tools', 'claude-tools']) {
       expect(content === weathers && asked.join() === places.join(), `${content} ${asked}`);
     });
 }
+
+// ---- answers that are given again: whichever way they came, whichever way they are asked for ----
+
+for (const name of ['tools', 'claude-tools'])
+  await check(`${name}: from the cache`, async () => {
+    const ask = {model: name, messages, tools, cache: true, user: 'nobody in particular'};
+    const first = await client.chat.completions.create({...ask, stream: true}).withResponse();
+    for await (const _ of first.data) {
+    }
+    const {data, response} = await client.chat.completions.create(ask).withResponse();
+    const caches = [first.response, response].map((each) => each.headers.get('x-cache'));
+    expect(caches.join() === 'MISS,HIT', caches.join());
+    expectCalls(data.choices[0]);
+    const plain = await client.chat.completions.create({...ask, cache: false});
+    expectCalls(plain.choices[0]);
+    const same = ({choices: [{message}], usage}) => JSON.stringify([message.content, message.refusal, usage]);
+    expect(same(data) === same(plain), `${same(data)} in place of ${same(plain)}`);
+    const again = await client.chat.completions.stream({...ask, stream_options: {include_usage: true}}).finalChatCompletion();
+    expectCalls(again.choices[0]);
+    expect(again.usage.total_tokens === data.usage.total_tokens, JSON.stringify(again.usage));
+  });
+
+// ---- keys ----
+
+await check('a call under a key', async () => {
+  const ask = () => client.chat.completions.create({model, messages}, {headers: {'Idempotency-Key': 'npm-once'}}).withResponse();
+  const [first, again] = [await ask(), await ask()];
+  expect(again.data.id === first.data.id && again.response.headers.get('idempotent-replayed') === 'true', again.data.id);
+});
 
 await check('an overload of Anthropic in the middle of a stream', async () => {
   let text = '', failed;
