@@ -175,31 +175,42 @@ static void metrics_malformed(struct http_request *request, int status, const ch
     http_answer(request, status, str_from(reason));
 }
 
+int program_read_listen(const char *setting, const char *value, char address[PROGRAM_ADDRESS_SIZE], int *port)
+{
+    int64_t number;
+    const char *colon = strrchr(value, ':');
+    size_t size = colon ? (size_t)(colon - value) : 0;
+    if (size == 0 || size >= PROGRAM_ADDRESS_SIZE || !str_to_i64(str_from(colon + 1), &number) ||
+        number < 0 || number > 65535) {
+        fprintf(stderr, "wakegate: %s must be an address, a colon and a port\n", setting);
+        return -EINVAL;
+    }
+    memcpy(address, value, size);
+    address[size] = '\0';
+    *port = (int)number;
+    return 0;
+}
+
 bool program_open_metrics(struct loop *loop, void (*handle)(struct http_request *request),
                           void (*ended)(struct http_request *request), struct http_server **server)
 {
+    char address[PROGRAM_ADDRESS_SIZE];
+    int port;
     *server = NULL;
-    struct str where = str_from(config->metrics_listen);
-    if (where.size == 0)
+    if (!config->metrics_listen[0])
         return true;
-    char address[64] = "";
-    int64_t port = -1;
-    const char *colon = strrchr(config->metrics_listen, ':');
-    if (colon && (size_t)(colon - where.at) < sizeof address) {
-        memcpy(address, where.at, (size_t)(colon - where.at));
-        if (!str_to_i64(str_from(colon + 1), &port))
-            port = -1;
-    }
+    if (program_read_listen("METRICS_LISTEN", config->metrics_listen, address, &port))
+        return false;
     const struct http_server_options options = {
         .address = address,
-        .port = (int)port,
+        .port = port,
         .max_connections = 16,
         .reserved = true,
         .handle = handle,
         .ended = ended,
         .malformed = metrics_malformed,
     };
-    int result = port < 0 || port > 65535 ? -EINVAL : http_server_open(loop, &options, server);
+    int result = http_server_open(loop, &options, server);
     if (result)
         fprintf(stderr, "wakegate: METRICS_LISTEN can't be listened on: %s\n", log_errno(result));
     return result == 0;

@@ -8,6 +8,8 @@
 
 /* What the programs (serve, work, admin, migrate) have in common. */
 
+enum { PROGRAM_ADDRESS_SIZE = 64 /* of a listener's address as text, with its NUL */ };
+
 /* Loads the settings; false after one line on stderr. */
 bool program_settings(const char *program, const char *env_file);
 
@@ -25,6 +27,9 @@ bool program_check_stores(const char *program);
 /* Waits. Closes all that modules keep in the loop's slots. On a fiber. */
 void program_close_stores(struct loop *loop);
 
+/* Reads "address:port", the value of `setting`. -EINVAL after a line on stderr. */
+int program_read_listen(const char *setting, const char *value, char address[PROGRAM_ADDRESS_SIZE], int *port)
+    MUST_USE;
 /* The operator's listener (METRICS_LISTEN). *server is NULL when the setting is empty. False after a line on stderr. */
 bool program_open_metrics(struct loop *loop, void (*handle)(struct http_request *request),
                           void (*ended)(struct http_request *request), struct http_server **server);

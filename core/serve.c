@@ -16,6 +16,7 @@
 #include "core/domain/ai_queue.h"
 #include "core/domain/catalogue.h"
 #include "core/domain/event.h"
+#include "core/domain/instance_token.h"
 #include "core/domain/login.h"
 #include "core/domain/vault.h"
 #include "core/domain/visit.h"
@@ -67,9 +68,12 @@ struct reactor {
     pthread_t thread;
     struct http_server *server;
     struct http_server *metrics; /* the first reactor's */
+    struct http_server *pods;    /* NULL: pods come by the front door */
     struct signal_watch signals[4];
     int port;
+    int pods_port; /* 0: there is none */
     struct wait hurried;
+    struct wait pods_left;
     bool opened;
     bool closing;
     bool failed;
@@ -124,13 +128,27 @@ static void hurry_calls(void *arg)
     wait_done(&reactor->hurried, 0);
 }
 
+static void drain_pods(void *arg)
+{
+    struct reactor *reactor = arg;
+    fiber_hold();
+    if (reactor->pods) {
+        http_server_drain(reactor->pods, clock_in_ms((uint64_t)config->drain_s * 1000));
+        http_server_close(reactor->pods);
+    }
+    fiber_release();
+    wait_done(&reactor->pods_left, 0);
+}
+
 static void drain(struct reactor *reactor)
 {
+    fiber_start(&reactor->loop, "pods' calls at the end", drain_pods, reactor);
     struct fiber *hurry = fiber_start(&reactor->loop, "AI calls at the end", hurry_calls, reactor);
     http_server_drain(reactor->server, clock_in_ms((uint64_t)config->drain_s * 1000));
     if (!reactor->hurried.done)
         fiber_cancel(hurry);
     CHECK(wait_for(&reactor->hurried, "AI calls at the end", CLOCK_NEVER) == 0);
+    CHECK(wait_for(&reactor->pods_left, "pods' calls at the end", CLOCK_NEVER) == 0);
 }
 
 static void close_reactor(void *arg)
@@ -168,6 +186,12 @@ static void begin_close(void *arg)
     fiber_start(&reactor->loop, "close", close_reactor, reactor);
 }
 
+static void internal_ended(struct http_request *request)
+{
+    if (request->owner) /* the gate's */
+        gate_ended(request);
+}
+
 static bool listen_here(struct reactor *reactor, int port)
 {
     const struct http_server_options options = {
@@ -190,12 +214,49 @@ static bool listen_here(struct reactor *reactor, int port)
     return true;
 }
 
+/* Pods are on this machine or its network, and may trust other authorities than signed our certificate. */
+static void answer_pod(struct http_request *request)
+{
+    struct str token = http1_header(request->head, "authorization");
+    if (instance_token_is_bearer(token))
+        gate_handle(request);
+    else
+        http_answer(request, 404, STR("pods' calls alone are answered here\n"));
+}
+
+/* POD_LISTEN is heard by every reactor, as the front door is. */
+static bool listen_to_pods(struct reactor *reactor)
+{
+    char address[PROGRAM_ADDRESS_SIZE];
+    int port;
+    if (!config->pod_listen[0])
+        return true;
+    if (program_read_listen("POD_LISTEN", config->pod_listen, address, &port))
+        return false;
+    const struct http_server_options options = {
+        .address = address,
+        .port = reactor == serve.reactors ? port : serve.reactors[0].pods_port,
+        .max_connections = (size_t)(config->max_connections / serve.count + 1),
+        .handle = answer_pod,
+        .ended = internal_ended,
+        .malformed = gate_malformed,
+    };
+    int result = http_server_open(&reactor->loop, &options, &reactor->pods);
+    if (result) {
+        fprintf(stderr, "wakegate serve: POD_LISTEN can't be listened on: %s\n", log_errno(result));
+        return false;
+    }
+    reactor->pods_port = http_server_port(reactor->pods);
+    return true;
+}
+
 static void *reactor_main(void *arg)
 {
     struct reactor *reactor = arg;
     loop_open(&reactor->loop, (unsigned)(reactor - serve.reactors));
     fiber_guard_install();
-    if (open_rooms(&reactor->loop) && !listen_here(reactor, serve.reactors[0].port))
+    if (open_rooms(&reactor->loop) &&
+        (!listen_here(reactor, serve.reactors[0].port) || !listen_to_pods(reactor)))
         LOG(ERROR, "a reactor can't listen", LOG_INT("reactor", reactor->loop.index));
     __atomic_store_n(&reactor->opened, true, __ATOMIC_RELEASE);
     loop_run(&reactor->loop);
@@ -312,16 +373,13 @@ static void answer_internal(struct http_request *request)
     program_answer_metrics(request);
 }
 
-static void internal_ended(struct http_request *request)
-{
-    if (request->owner) /* the gate's */
-        gate_ended(request);
-}
-
-static bool write_port_file(const char *path, int port)
+/* The front door's, and in a second line that for pods, where there is one. */
+static bool write_port_file(const char *path, const struct reactor *first)
 {
     FILE *file = path ? fopen(path, "we") : NULL;
-    bool written = !path || (file && fprintf(file, "%d\n", port) > 0);
+    bool written = !path || (file && fprintf(file, "%d\n", first->port) > 0);
+    if (file && first->pods)
+        written = fprintf(file, "%d\n", first->pods_port) > 0 && written;
     if (file)
         written = fclose(file) == 0 && written;
     if (!written)
@@ -366,9 +424,9 @@ static void start(void *arg)
 {
     struct reactor *first = arg;
     first->failed = !program_check_stores("serve") || !port_is_free() || !read_catalogue(&first->loop) ||
-                    !listen_here(first, (int)config->port) ||
+                    !listen_here(first, (int)config->port) || !listen_to_pods(first) ||
                     !program_open_metrics(&first->loop, answer_internal, internal_ended, &first->metrics) ||
-                    !start_others() || !write_port_file(serve.port_file, first->port);
+                    !start_others() || !write_port_file(serve.port_file, first);
     serve.started = true;
     if (!first->failed)
         LOG(INFO, "listening", LOG_TEXT("address", config->listen_address), LOG_INT("port", first->port),

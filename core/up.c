@@ -46,6 +46,8 @@ enum {
     EXIT_USAGE = 2,
 };
 
+#define PODS_ADDRESS "127.0.0.1"
+
 struct options {
     const char *data;
     int port; /* -1: as in the settings */
@@ -58,7 +60,8 @@ struct up {
     struct up_place place;
     char program[PATH_MAX]; /* ours */
     char *port_file;
-    int port; /* serve's; 0 until it has taken a free one */
+    int port;      /* serve's; 0 until it has taken a free one */
+    int pods_port; /* likewise, where it listens for pods */
     struct up_listen listen;
     struct part postgres;
     struct part redis;
@@ -91,32 +94,52 @@ static bool is_secure(void)
     return config->tls_dev || config->tls_cert[0];
 }
 
+/* Under TLS pods may not trust our certificate, and it may be for another name: they have a listener of their own, in plain. */
+static bool hears_pods(void)
+{
+    return is_secure() && !*config->pod_gateway_url;
+}
+
 static int prepare_serve(struct part *part, struct arena *arena, struct child_options *options)
 {
     struct up *up = part->context;
     unlink(up->port_file);
     const char *argv[] = {"wakegate",    "serve",       "--env-file", up->place.settings,
                           "--port-file", up->port_file, NULL};
-    const char *variables[] = {arena_printf(arena, "PORT=%d", up->port), NULL};
+    const char *variables[] = {arena_printf(arena, "PORT=%d", up->port), NULL, NULL};
+    if (hears_pods() && !*config->pod_listen)
+        variables[1] = arena_printf(arena, "POD_LISTEN=%s:%d", PODS_ADDRESS, up->pods_port);
     options->program = up->program;
     options->argv = memcpy(arena_alloc(arena, sizeof argv), argv, sizeof argv);
     options->variables = memcpy(arena_alloc(arena, sizeof variables), variables, sizeof variables);
     return 0;
 }
 
-/* Where pods call models: as the settings have it, or serve, once its port is known. Under TLS pods may not trust our certificate. */
+/* Serve has listened there, so it is one. */
+static const char *pods_address(struct arena *arena)
+{
+    const char *colon = strrchr(config->pod_listen, ':');
+    if (!colon)
+        return PODS_ADDRESS;
+    return arena_printf(arena, "%.*s", (int)(colon - config->pod_listen), config->pod_listen);
+}
+
+/* Where pods call models: as the settings have it, or serve, once its port is known. */
 static int add_gateway(struct up *up, struct arena *arena, struct child_options *options)
 {
     struct up_listen listen;
     struct buf url = {0};
-    if (*config->pod_gateway_url || is_secure())
+    if (*config->pod_gateway_url)
         return 0;
-    while (up->port == 0) {
+    while ((hears_pods() ? up->pods_port : up->port) == 0) {
         int result = fiber_sleep_ms(POLL_MS);
         if (result)
             return result;
     }
-    CHECK(up_listen_parse(&listen, config->listen_address, up->port) == 0);
+    if (hears_pods())
+        CHECK(up_listen_parse(&listen, pods_address(arena), up->pods_port) == 0);
+    else
+        CHECK(up_listen_parse(&listen, config->listen_address, up->port) == 0);
     up_listen_url(&listen, false, &url);
     const char *variables[] = {arena_printf(arena, "POD_GATEWAY_URL=%.*s", STR_ARG(buf_str(&url))), NULL};
     options->variables = memcpy(arena_alloc(arena, sizeof variables), variables, sizeof variables);
@@ -133,26 +156,25 @@ static int prepare_work(struct part *part, struct arena *arena, struct child_opt
     return add_gateway(up, arena, options);
 }
 
-/* The number in the file that serve writes when it listens, or 0. */
-static int read_port(const char *path)
+/* The numbers in the file that serve writes when it listens; false: it is not whole. */
+static bool read_ports(const char *path, int *port, int *pods_port)
 {
-    int port = 0;
-    char end = '\0';
+    char ends[2] = "";
     FILE *file = fopen(path, "re");
     if (!file)
-        return 0;
-    if (fscanf(file, "%d%c", &port, &end) != 2 || end != '\n')
-        port = 0;
+        return false;
+    int read = fscanf(file, "%d%c%d%c", port, &ends[0], pods_port, &ends[1]);
     fclose(file);
-    return port;
+    return hears_pods() ? read == 4 && ends[1] == '\n' : read == 2 && ends[0] == '\n';
 }
 
 static int wait_serve_ready(struct part *part)
 {
     struct up *up = part->context;
     uint64_t deadline_ns = clock_in_ms(SERVE_READY_MS);
-    int port;
-    while ((port = read_port(up->port_file)) == 0) {
+    int port = 0;
+    int pods_port = 0;
+    while (!read_ports(up->port_file, &port, &pods_port)) {
         if (child_ended(part->child))
             return -ESRCH;
         if (clock_now_ns() >= deadline_ns)
@@ -161,7 +183,8 @@ static int wait_serve_ready(struct part *part)
         if (result)
             return result;
     }
-    up->port = port; /* a free one is kept when serve is started again */
+    up->port = port; /* free ones are kept when serve is started again */
+    up->pods_port = pods_port;
     CHECK(up_listen_parse(&up->listen, config->listen_address, port) == 0);
     /* Asked in plain: under TLS it says in plain that it speaks TLS, which shows as well that it is there. */
     return part_ask(part, (const struct sockaddr *)&up->listen.address, up->listen.size,

@@ -96,6 +96,7 @@ enum setting_type {
     X(TEXT,   data_dir,              "WAKEGATE_DATA_DIR",          ".wakegate",     0, 0,                  "Folder of pods' workspaces") \
     X(TEXT,   pod_command,           "WAKEGATE_POD_COMMAND",       "",              0, 0,                  "What a pod runs, by /bin/sh -c; empty: the pod that comes along") \
     X(TEXT,   pod_gateway_url,       "POD_GATEWAY_URL",            "",              0, 0,                  "URL under which pods reach this gateway, to call models; empty: they are told none, and the pod that comes along says back what it hears") \
+    X(TEXT,   pod_listen,            "POD_LISTEN",                 "",              0, 0,                  "address:port of a plain listener that answers pods' calls of models and nothing else, where the front door speaks TLS: a POD_GATEWAY_URL for this machine") \
     X(TEXT,   pod_model,             "POD_MODEL",                  "gpt-4o-mini",   0, 0,                  "Model that the pod that comes along chats by") \
     X(TEXT,   pod_sandbox,           "POD_SANDBOX",                "auto",          0, 0,                  "bubblewrap for pods: auto (where it works), on (or refuse to start) or off") \
     X(TEXT,   pod_user,              "POD_USER",                   "nobody",        0, 0,                  "User that pods run as when the worker is root; empty: root") \

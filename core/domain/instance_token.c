@@ -55,6 +55,15 @@ bool instance_token_has_prefix(struct str text)
     return str_starts(text, STR(PREFIX));
 }
 
+bool instance_token_is_bearer(struct str authorization)
+{
+    static const struct str scheme = {"Bearer ", 7};
+    if (authorization.size <= scheme.size || !str_equal_nocase(str_of(authorization.at, scheme.size), scheme))
+        return false;
+    return instance_token_has_prefix(
+        str_trim(str_of(authorization.at + scheme.size, authorization.size - scheme.size)));
+}
+
 bool instance_token_is_ours(struct str text)
 {
     char right[INSTANCE_TOKEN_SIZE];

@@ -17,6 +17,8 @@ enum { INSTANCE_TOKEN_SIZE = 4 + 63 + 1 + 2 * CRYPTO_DIGEST_SIZE + 1 };
 
 /* Writes the token and a NUL. The id is one of an instance. The caller wipes it. */
 void instance_token_make(char out[INSTANCE_TOKEN_SIZE], struct str instance_id);
+/* Whether an Authorization field's value is one, by its form. */
+bool instance_token_is_bearer(struct str authorization);
 /* Whether it begins as one does. */
 bool instance_token_has_prefix(struct str text);
 /* Whether it is one of ours, be there such an instance or not: whoever shows it had it from us. */

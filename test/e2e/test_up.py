@@ -18,6 +18,7 @@ import urllib.request
 
 import psycopg2
 import pytest
+import requests
 
 from stores import make_fast_folder
 from wakegate import Ports
@@ -584,6 +585,22 @@ def test_an_ordinary_user_can_run_it(parent):
             process.terminate()
             process.wait(60)
     assert processes_of(data) == {}
+
+
+# ---- TLS ----
+
+
+def test_pods_call_models_under_tls_too(up, data):
+    """They may not trust the certificate, and need not: they have a listener of their own."""
+    up(data, env={"TLS_DEV": "1"}).ready()
+    client = credentials(data)
+    assert client["WAKEGATE_URL"].startswith("https://")
+    options = {"headers": {"X-API-Key": client["SESSION_API_KEY"], "Prefer": "wait=30"}, "timeout": 60,
+               "verify": os.path.join(data, "tls-dev.pem")}
+    made = requests.post(client["WAKEGATE_URL"] + "/session/create", json={"user_id": "ada"}, **options)
+    answer = requests.post(f"{client['WAKEGATE_URL']}/session/{made.json()['uuid']}/chat", json={"message": "who answers?"}, **options)
+    assert answer.status_code == 200 and answer.json()["status"] == "delivered", answer.text
+    assert "sandbox" in answer.json()["response"], "the pod has asked nobody"
 
 
 # ---- bad input ----

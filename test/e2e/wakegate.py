@@ -127,7 +127,7 @@ class Part:
         def read():
             assert self.alive(), self.log()
             with contextlib.suppress(FileNotFoundError, ValueError):
-                return int(open(self.port_file).read())
+                return int(open(self.port_file).readline())
         scheme = "https" if self.gateway.ca else "http"
         return f"{scheme}://127.0.0.1:{wait_until(read, 30, 'the port file')}"
 
@@ -280,7 +280,7 @@ class Gateway:
         return self.keys[account]
 
     def client(self, account="tests", url=None):
-        return Client(url or self.url, self.key(account))
+        return Client(url or self.url, self.key(account), verify=self.ca or True)
 
     # ---- pods ----
 
@@ -364,9 +364,10 @@ class Gateway:
 class Client:
     """The session API over python-requests: one method for each route, which returns the response."""
 
-    def __init__(self, url, key, timeout_s=60):
+    def __init__(self, url, key, timeout_s=60, verify=True):
         self.url = url
         self.key = key
+        self.verify = verify
         self.timeout_s = timeout_s
         self.local = threading.local()
 
@@ -376,7 +377,7 @@ class Client:
             self.local.session.trust_env = False
         headers = {"X-API-Key": self.key, **options.pop("headers", {})}
         headers = {name: value for name, value in headers.items() if value is not None}
-        options.setdefault("timeout", self.timeout_s)
+        options = {"timeout": self.timeout_s, "verify": self.verify, **options}
         return self.local.session.request(method, self.url + path, headers=headers, **options)
 
     def create(self, user_id="user@example.com"):
