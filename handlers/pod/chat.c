@@ -28,14 +28,14 @@ static bool answer_again(struct request *request, struct str id)
 }
 
 /* 0 and the answer; else it has replied. */
-static int answer_to(struct request *request, struct str text, struct str *answer)
+static int answer_to(struct request *request, struct str id, struct str text, struct str *answer)
 {
     if (!gateway_is_known()) {
         *answer = str_from(arena_printf(request->arena, "You said: %.*s (message %lld of this workspace)",
                                         STR_ARG(text), (long long)journal_count() + 1));
         return 0;
     }
-    int result = gateway_chat(request->arena, text, answer);
+    int result = gateway_chat(request->arena, id, text, answer);
     if (result == -EAGAIN)
         reply_header(request, "Retry-After", "1");
     if (result)
@@ -53,7 +53,7 @@ void pod_chat_message(struct request *request)
     struct str answer;
     if (!body || !request_string(request, body, "message", 1, MESSAGE_MAX, &text) ||
         !request_string(request, body, "message_id", 1, ID_MAX, &id) || answer_again(request, id) ||
-        answer_to(request, text, &answer))
+        answer_to(request, id, text, &answer))
         return;
     int result = journal_add(id, text, answer);
     if (result) {

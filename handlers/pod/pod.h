@@ -16,9 +16,10 @@ void pod_chat_message(struct request *request);
 
 /* The gateway, as the environment names it: WAKEGATE_URL, WAKEGATE_TOKEN, WAKEGATE_MODEL. */
 bool gateway_is_known(void);
-/* The model's answer to `text`, after what was said before. 0 and *answer; -EAGAIN: not now, it may be asked again; -EPROTO: it
+/* The model's answer to `text`, after what was said before. The same message asked of again gets the answer that it got, and pays
+ * for one. 0 and *answer; -EAGAIN: not now, it may be asked again; -EPROTO: it
  * refuses, or fails. With these *answer says why, for people. Waits. */
-int gateway_chat(struct arena *arena, struct str text, struct str *answer) MUST_USE;
+int gateway_chat(struct arena *arena, struct str id, struct str text, struct str *answer) MUST_USE;
 
 /* The journal: which messages were answered, and how. It outlives the pod, so that a message that comes again gets
  * the answer it got. */

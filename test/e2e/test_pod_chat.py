@@ -1,6 +1,9 @@
 """The pod that comes along asks a model, by the gateway that started it."""
 
+import concurrent.futures
+import contextlib
 import os
+import signal
 import socket
 
 import pytest
@@ -8,8 +11,9 @@ import requests
 
 import ai
 from accounts import error_of
+from certificates import Authority
 from stores import wait_until
-from wakegate import Gateway
+from wakegate import ADMIN_TOKEN, Gateway
 
 
 def free_port():
@@ -121,6 +125,32 @@ def test_a_model_that_has_to_be_paid_for_is_not_had_for_nothing(stores):
         gateway.abandon()
 
 
+def test_a_message_that_is_tried_again_pays_for_one_call(stores):
+    """The pod dies while the model is at it: the next try gets the answer of the call that went on."""
+    gateway = pods_that_call(stores, POD_MODEL="slow-and-dear")
+    try:
+        gateway.start()
+        ai.provide(gateway, "slow", model="slow-and-dear", price_in="0.001", price_out="0.001", delay_ms=3000)
+        client = gateway.client("payer")
+        gateway.admin("ledger", "credit", "--account", "payer", "--amount", "100")
+        uuid = client.awake()
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            pool.submit(client.chat, uuid, "hello")
+            wait_until(lambda: gateway.sql("SELECT key FROM idempotency WHERE owner = %s", f"inference:pod:{uuid}"), 10,
+                       "the call has begun")
+            for pid in gateway.pod_processes(uuid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        (message,) = client.wait_settled(uuid, 1)
+        assert message["status"] == "delivered" and "hello" in message["response"], message
+        wait_until(lambda: gateway.sql("SELECT id FROM ai_job WHERE status = 'completed'"), 10, "its job")
+        assert len(gateway.sql("SELECT id FROM ai_job")) == 1, "one message, one call"
+        assert gateway.sql("SELECT tries FROM message") == [(1,)]
+        gateway.close()
+    finally:
+        gateway.abandon()
+
+
 def test_a_sandboxed_pod_reaches_the_gateway(stores):
     gateway = pods_that_call(stores, POD_SANDBOX="auto")
     try:
@@ -128,6 +158,31 @@ def test_a_sandboxed_pod_reaches_the_gateway(stores):
         client = gateway.client()
         answer = client.chat(client.awake(), "hello from inside", wait=30)
         assert answer.status_code == 200 and "hello from inside" in answer.json()["response"], answer.text
+        gateway.close()
+    finally:
+        gateway.abandon()
+
+
+def test_where_the_front_door_speaks_tls_pods_have_a_plain_one(stores, tmp_path):
+    """It answers their tokens alone."""
+    authority = Authority(str(tmp_path))
+    certificate, key = authority.issue("localhost")
+    plain = f"http://127.0.0.1:{free_port()}"
+    gateway = Gateway(stores, {**ai.SETTINGS, "TLS_CERT": certificate, "TLS_KEY": key, "POD_LISTEN": plain[7:],
+                               "POD_GATEWAY_URL": plain}, ca=authority.path)
+    try:
+        gateway.start()
+        client = gateway.client()
+        uuid = client.awake()
+        answer = client.chat(uuid, "is it secret?", wait=30)
+        assert answer.status_code == 200 and "is it secret?" in answer.json()["response"], answer.text
+        token = token_of(gateway, uuid)
+        ask = lambda path, **headers: requests.get(plain + path, headers=headers, timeout=10).status_code
+        assert ask("/v1/models/gpt-4", Authorization=f"bearer {token}") == 200
+        for path, headers in (("/health", {}), ("/v1/models", {}), ("/session", {"X-API-Key": gateway.key()}),
+                              ("/admin/v1/key/list", {"Authorization": f"Bearer {ADMIN_TOKEN}"})):
+            assert ask(path, **headers) == 404, path
+        assert ask("/v1/models/gpt-4", Authorization=f"Bearer wgi_{uuid}_{'0' * 64}") == 401
         gateway.close()
     finally:
         gateway.abandon()
