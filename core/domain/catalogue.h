@@ -11,7 +11,8 @@
  * While PostgreSQL is away the last one stays.
  *
  * Without any provider but the sandbox, the models that the program knows are answered by it, for no price. As soon as there is
- * one, each goes to the first provider of its own kind, and is not served where there is none.
+ * one, each goes to the provider that has its kind's name ("openai", "anthropic"), and is not served where there is none: to any other
+ * it goes by routes alone.
  */
 
 struct catalogue;
@@ -41,7 +42,7 @@ const struct model *catalogue_model_at(const struct catalogue *catalogue, size_t
 size_t catalogue_provider_count(const struct catalogue *catalogue);
 const struct provider *catalogue_provider_at(const struct catalogue *catalogue, size_t index);
 
-/* For operators: what is not enabled and rows that nobody serves, too. They are behind the others, from the count to the total. */
+/* For operators: what is not enabled and what nobody serves, too. They are behind the others, from the count to the total. */
 const struct model *catalogue_any_model(const struct catalogue *catalogue, struct str id);
 const struct provider *catalogue_any_provider(const struct catalogue *catalogue, struct str name);
 size_t catalogue_model_total(const struct catalogue *catalogue);

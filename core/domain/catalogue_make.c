@@ -138,16 +138,14 @@ static bool has_real_provider(const struct catalogue *catalogue)
     return false;
 }
 
-/* The provider that a known model goes to by itself: that of its kind's name, or the first of its kind; the sandbox where
- * there is no other at all. */
+/* The provider that a known model goes to by itself: that of its maker, which has its kind's name; the sandbox where there is no
+ * other provider at all. Others of the same kind speak the same API, and have other models: only who routes a model there says
+ * that it is had there. */
 static const struct provider *provider_for(const struct catalogue *catalogue, enum provider_kind kind)
 {
     const struct provider *named = catalogue_provider(catalogue, str_from(provider_kind_name(kind)));
     if (named && named->kind == kind)
         return named;
-    for (size_t i = 0; i < catalogue->provider_count; i++)
-        if (catalogue->providers[i].kind == kind)
-            return &catalogue->providers[i];
     return has_real_provider(catalogue) ? NULL : catalogue_provider(catalogue, STR("sandbox"));
 }
 
@@ -221,7 +219,7 @@ static void take_row(struct catalogue *catalogue, struct model *model, const str
     model->cache_percent = row->cache_percent;
 }
 
-/* One of `known` and `row` may be NULL. What is known and has no provider is passed over. */
+/* One of `known` and `row` may be NULL. */
 static void add_model(struct catalogue *catalogue, const struct catalogue_parts *parts,
                       const struct catalogue_known *known, const struct catalogue_row *row)
 {
@@ -241,9 +239,8 @@ static void add_model(struct catalogue *catalogue, const struct catalogue_parts 
         const struct provider *provider = provider_for(catalogue, known->kind);
         if (provider)
             model->routes[model->route_count++] = (struct model_route){provider, keep(catalogue, id)};
+        model->routed_by_itself = provider;
     }
-    if (model->route_count == 0 && !row)
-        return;
     if (known)
         take_known(model, known);
     if (row)

@@ -30,6 +30,7 @@ struct model {
     struct model_route
         routes[MODEL_ROUTES_MAX]; /* in the order in which they are tried; at least one of what is served */
     size_t route_count;
+    bool routed_by_itself; /* its route is the program's, for no row says any */
 };
 
 /* What so many tokens cost, without a price of the call. False: more than a call may cost (MODEL_COST_MOST), or nonsense. */

@@ -112,10 +112,6 @@ static void put_price(struct json_out *out, const char *name, money price)
 static void put_model(struct operator_call *call, const struct model *model)
 {
     struct json_out *out = call->out;
-    struct buf routes = {0};
-    for (size_t i = 0; i < model->route_count; i++)
-        buf_printf(&routes, "%s%s=%s", i ? " " : "", model->routes[i].provider->name,
-                   model->routes[i].upstream_model);
     json_open(out, '{');
     json_put_str(out, "id", model->id);
     json_put_text(out, "owned_by", model->owned_by);
@@ -128,9 +124,18 @@ static void put_model(struct operator_call *call, const struct model *model)
     json_put_int(out, "context", model->context);
     json_put_int(out, "cache_seconds", model->cache_s);
     json_put_int(out, "cache_percent", model->cache_percent);
-    operator_put_words(out, "routes", buf_str(&routes));
+    json_key(out, "routes");
+    json_open(out, '[');
+    for (size_t i = 0; i < model->route_count; i++)
+        json_put_text(out, NULL,
+                      arena_printf(call->arena, "%s=%s", model->routes[i].provider->name,
+                                   model->routes[i].upstream_model));
+    json_close(out, ']');
+    json_put_text(out, "routed_by",
+                  model->route_count == 0   ? NULL
+                  : model->routed_by_itself ? "program"
+                                            : "operator");
     json_close(out, '}');
-    buf_clear(&routes);
 }
 
 static int show_model(struct operator_call *call, struct str id)

@@ -69,7 +69,7 @@ def provide(gateway, upstream):
                                           "api_key": openai_upstream.upstream.SECRET})
         for model in models:
             operate(gateway, "model/set", {"model": model, "routes": f"{provider}={model}"})
-    for model in ("gpt-4", "gpt-4o-mini"):  # which would go to a provider of OpenAI's kind, now that there is one
+    for model in ("gpt-4", "gpt-4o-mini"):  # which nobody serves by itself, now that there is a provider
         operate(gateway, "model/set", {"model": model, "routes": "sandbox"})
     time.sleep(3)  # what a process knows of the catalogue is never older than two seconds
 

@@ -56,6 +56,24 @@ def test_an_operators_change_is_in_force_soon(gateway, account):
     assert gateway.operator("provider", "delete", {"provider": "local"}).status_code == 404
 
 
+def test_a_known_model_goes_to_its_maker_or_where_an_operator_says(gateway, account):
+    """A provider that speaks OpenAI's API is not OpenAI: it gets the models that are routed to it, and no others."""
+    show = lambda: gateway.operator("model", "show", {"model": "gpt-4"}).json()
+    assert show()["routes"] == ["sandbox=gpt-4"] and show()["routed_by"] == "program"
+    gateway.operator("provider", "set", {"provider": "a-local", "kind": "openai", "base_url": "http://127.0.0.1:9/v1"})
+    try:
+        wait_until(lambda: "gpt-4" not in ids(account), 5, "nobody serves it")
+        error_of(account.call("POST", "/v1/completions", json={"model": "gpt-4", "prompt": "x"}), 404, "model_not_available", "model")
+        assert show()["routes"] == [] and show()["routed_by"] is None
+        assert "gpt-4" in [row["id"] for row in gateway.operator("model", "list").json()]
+        shown = gateway.operator("model", "set", {"model": "gpt-4", "routes": "a-local=gpt-4-like"}).json()
+        assert shown["routes"] == ["a-local=gpt-4-like"] and shown["routed_by"] == "operator"
+        wait_until(lambda: "gpt-4" in ids(account), 5, "it is served again")
+    finally:
+        gateway.operator("model", "delete", {"model": "gpt-4"})
+        gateway.operator("provider", "delete", {"provider": "a-local"})
+
+
 @pytest.mark.parametrize("noun, arguments", [
     ("provider", {"provider": "Upper", "base_url": "http://127.0.0.1/v1"}),
     ("provider", {"provider": "a" * 32, "base_url": "http://127.0.0.1/v1"}),

@@ -61,7 +61,8 @@ static void rows_stand_in_place_of_what_the_program_knows(void **state)
 {
     (void)state;
     const struct provider providers[] = {
-        {.name = "local", .kind = PROVIDER_OPENAI, .base_url = "http://127.0.0.1:2", .enabled = true}};
+        {.name = "local", .kind = PROVIDER_OPENAI, .base_url = "http://127.0.0.1:2", .enabled = true},
+        {.name = "openai", .kind = PROVIDER_OPENAI, .base_url = "http://127.0.0.1:3", .enabled = true}};
     const struct catalogue_row models[] = {
         {.id = STR("gpt-4"),
          .owned_by = STR("us"),
@@ -86,14 +87,15 @@ static void rows_stand_in_place_of_what_the_program_knows(void **state)
         {STR("own/model"), STR("sandbox"), STR("own")},
     };
     const struct catalogue_parts parts = {.providers = providers,
-                                          .provider_count = 1,
+                                          .provider_count = 2,
                                           .models = models,
                                           .model_count = 4,
                                           .routes = routes,
                                           .route_count = 3};
     struct catalogue *catalogue = catalogue_make(&parts);
     const struct model *model = model_of(catalogue, "gpt-4");
-    assert_string_equal(model->routes[0].provider->name, "local"); /* the only one of its kind */
+    assert_string_equal(model->routes[0].provider->name, "openai"); /* not another of the same kind */
+    assert_true(model->routed_by_itself);
     assert_int_equal(model->price_in, 2 * INT64_C(1000000));
     assert_int_equal(model->price_out, 60 * INT64_C(1000000)); /* as known */
     assert_true(model->max_output == 10 && model->default_output == 10 && model->cache_percent == 50);
@@ -101,6 +103,7 @@ static void rows_stand_in_place_of_what_the_program_knows(void **state)
     assert_int_equal(model->route_count, 2);
     assert_string_equal(model->routes[0].upstream_model, "llama");
     assert_string_equal(model->routes[1].provider->name, "sandbox");
+    assert_false(model->routed_by_itself);
     assert_null(model_of(catalogue, "gpt-4o"));
     assert_null(model_of(catalogue, "nowhere"));
     catalogue_unref(catalogue);
@@ -111,6 +114,23 @@ static struct catalogue *with_provider(const struct provider *provider)
 {
     const struct catalogue_parts parts = {.providers = provider, .provider_count = 1};
     return catalogue_make(&parts);
+}
+
+/* Neither by a provider that never heard of it, nor by the sandbox, which would be taken for the model itself. */
+static void a_known_model_goes_to_no_other_of_its_kind_by_itself(void **state)
+{
+    (void)state;
+    const struct provider row = {
+        .name = "a-local", .kind = PROVIDER_OPENAI, .base_url = "http://127.0.0.1:2", .enabled = true};
+    struct catalogue *catalogue = with_provider(&row);
+    assert_null(model_of(catalogue, "gpt-4"));
+    assert_null(model_of(catalogue, "claude-sonnet-4-0"));
+    assert_non_null(model_of(catalogue, "sandbox"));
+    const struct model *model = catalogue_any_model(catalogue, STR("gpt-4"));
+    assert_non_null(model);
+    assert_int_equal(model->route_count, 0);
+    assert_int_equal(model->price_in, 0);
+    catalogue_unref(catalogue);
 }
 
 static void a_key_of_the_settings_goes_to_no_url_of_a_row(void **state)
@@ -352,6 +372,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_providers_the_sandbox_answers_for_nothing),
         cmocka_unit_test(a_provider_of_the_settings_gets_the_models_of_its_kind),
+        cmocka_unit_test(a_known_model_goes_to_no_other_of_its_kind_by_itself),
         cmocka_unit_test(rows_stand_in_place_of_what_the_program_knows),
         cmocka_unit_test(a_key_of_the_settings_goes_to_no_url_of_a_row),
         cmocka_unit_test(a_fallback_that_costs_is_paid_for),
