@@ -30,7 +30,8 @@ import traceback
 import xml.etree.ElementTree as ElementTree
 
 # Tests wait for most of their time: more workers than processors.
-PYTEST_WORKERS = str(max(4, 3 * (os.cpu_count() or 1)))
+PYTEST_WORKERS = max(4, 3 * (os.cpu_count() or 1))
+FEW_WORKERS = 3  # for a single file: each makes a gateway of its own for it
 # Of what builds and fuzzes beside tests that look at the clock.
 BESIDE_NICE = 10
 MEMORY = "/dev/shm"
@@ -265,7 +266,7 @@ class Runner:
         if self.only:
             targets = [self.only if self.only.startswith(folder) else os.path.join(folder, self.only) for folder in folders]
         # One chosen test is watched: no workers, its output shown.
-        how = ["-s"] if "::" in targets[0] else ["-n", PYTEST_WORKERS]
+        how = ["-s"] if "::" in targets[0] else ["-n", str(FEW_WORKERS if self.only else PYTEST_WORKERS)]
         status, _ = self.run(
             [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", *how,
              "-o", f"timeout={PYTEST_CASE_TIMEOUT_S}", f"--junitxml={junit}", *targets],

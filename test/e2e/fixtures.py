@@ -1,16 +1,19 @@
 """What the end-to-end and the fault tests share: stores for each worker of pytest-xdist, and gateways on them."""
 
+import fcntl
+import os
+import subprocess
+
 import pytest
 
-from stores import Stores, make_folder, remove_folder
+from stores import Stores, make_fast_folder, make_folder, remove_folder
 from wakegate import Gateway, POD_SCRIPT, run
 
 TEMPLATE = "template_wakegate"
 
 
-@pytest.fixture(scope="session")
-def cluster():
-    """Stores that never run: with a migrated database, to be copied."""
+def make_cluster(data):
+    """The data folder of a stopped PostgreSQL with a migrated database."""
     folder = make_folder()
     stores = Stores(folder)
     try:
@@ -19,10 +22,29 @@ def cluster():
         done = run("migrate", env={"DATABASE_URL": stores.postgres.url(TEMPLATE)})
         assert done.returncode == 0, done.stderr
         stores.postgres.stop()
-        yield stores
+        subprocess.run(["cp", "-a", stores.postgres.data, data], check=True)
     finally:
         stores.stop()
         remove_folder(folder)
+
+
+@pytest.fixture(scope="session")
+def cluster(request):
+    """To be copied. Whichever worker of pytest-xdist comes first makes it, in a folder that they share (conftest.py)."""
+    shared = getattr(request.config, "workerinput", {}).get("shared_folder")
+    folder = shared or make_fast_folder()
+    data, ready = os.path.join(folder, "pg"), os.path.join(folder, "ready")
+    try:
+        with open(os.path.join(folder, "lock"), "w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.path.exists(ready):
+                remove_folder(data)
+                make_cluster(data)
+                open(ready, "w", encoding="ascii").close()
+        yield data
+    finally:
+        if not shared:
+            remove_folder(folder)
 
 
 def run_stores(cluster):

@@ -4,6 +4,7 @@ import contextlib
 import glob
 import os
 import pwd
+import select
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import psycopg2
 import redis
 
 OWNER = "wakegate"
+TESTS = "tests"  # what connections of our own say that they are
 START_S = 30
 
 
@@ -44,15 +46,16 @@ def remove_folder(folder):
 
 
 def wait_until(ask, timeout_s=15, what="it", pause_s=0.02):
-    """Asks until the answer is true, and returns it."""
-    deadline = time.monotonic() + timeout_s
+    """Asks until the answer is true, and returns it. The longer that takes, the seldomer it asks."""
+    began = time.monotonic()
+    deadline = began + timeout_s
     while True:
         answer = ask()
         if answer:
             return answer
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {timeout_s} s, last answer {answer!r}")
-        time.sleep(pause_s)
+        time.sleep(max(pause_s, min((time.monotonic() - began) / 20, 0.25)))
 
 
 def end_process(process, number=signal.SIGTERM, timeout_s=15):
@@ -66,7 +69,7 @@ def end_process(process, number=signal.SIGTERM, timeout_s=15):
 
 
 class Postgres:
-    """A cluster in `folder`: made with initdb, or copied from another one that is stopped."""
+    """A cluster in `folder`: made with initdb, or a copy of the data folder of one that is stopped."""
 
     def __init__(self, folder, copy_of=None):
         self.folder = folder
@@ -74,11 +77,12 @@ class Postgres:
         os.chmod(self.fast_folder, 0o711)
         self.data = os.path.join(self.fast_folder, "pg")
         self.process = None
+        self.idle = {}  # database -> connections that `run` may take: to make one costs more than most statements
         # PostgreSQL refuses to run as root.
         self.user = "postgres" if os.geteuid() == 0 else None
         self.bin = max(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: int(path.split("/")[-2]))
         if copy_of:
-            subprocess.run(["cp", "-a", copy_of.data, self.data], check=True)
+            subprocess.run(["cp", "-a", copy_of, self.data], check=True)
         else:
             self._initdb()
 
@@ -94,7 +98,7 @@ class Postgres:
             shutil.chown(self.data, self.user, self.user)
         subprocess.run(
             [f"{self.bin}/initdb", "-D", self.data, "-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C",
-             "--no-sync", "--no-instructions"],
+             "--no-sync", "--no-instructions", "--wal-segsize=4"],
             check=True, cwd="/", stdout=subprocess.DEVNULL, **self._as_user())
 
     def start(self):
@@ -119,6 +123,8 @@ class Postgres:
 
     def stop(self, number=signal.SIGINT):
         """SIGINT ends every connection and writes a checkpoint; SIGQUIT is a crash."""
+        for database in list(self.idle):
+            self.leave(database)
         end_process(self.process, number)
         self.process = None
 
@@ -127,14 +133,38 @@ class Postgres:
         remove_folder(self.fast_folder)
 
     def connect(self, database):
-        connection = psycopg2.connect(host=self.data, user=OWNER, dbname=database, connect_timeout=5)
+        connection = psycopg2.connect(host=self.data, user=OWNER, dbname=database, connect_timeout=5,
+                                      application_name=TESTS)
         connection.autocommit = True
         return connection
 
     def run(self, sql, *values, database="postgres"):
-        with contextlib.closing(self.connect(database)) as connection, connection.cursor() as cursor:
-            cursor.execute(sql, values)
-            return cursor.fetchall() if cursor.description else None
+        connection = self._take(database)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, values)
+                rows = cursor.fetchall() if cursor.description else None
+        except BaseException:
+            connection.close()
+            raise
+        self.idle.setdefault(database, []).append(connection)
+        return rows
+
+    def _take(self, database):
+        with contextlib.suppress(IndexError):
+            while True:
+                connection = self.idle.get(database, []).pop()
+                poll = select.poll()
+                poll.register(connection.fileno(), select.POLLIN)
+                if not poll.poll(0):
+                    return connection
+                connection.close()  # the server has something to say: that it has ended it
+        return self.connect(database)
+
+    def leave(self, database):
+        """Nothing more is asked of it for now."""
+        for connection in self.idle.pop(database, []):
+            connection.close()
 
     def url(self, database):
         return f"postgresql://{OWNER}@/{database}?host={self.data}"
@@ -182,7 +212,7 @@ class Stores:
     def __init__(self, folder, copy_of=None):
         os.chmod(folder, 0o711)
         self.folder = folder
-        self.postgres = Postgres(folder, copy_of.postgres if copy_of else None)
+        self.postgres = Postgres(folder, copy_of)
         self.redis = Redis(folder)
         self.used = 0
 

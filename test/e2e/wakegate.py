@@ -355,6 +355,7 @@ class Gateway:
         for pid in self.pod_processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self.stores.postgres.leave(self.database)
         if self.ports:
             self.ports.give_back()
             self.ports = None

@@ -179,7 +179,8 @@ FAULTS = {
     "redis dies": lambda gateway: (gateway.stores.redis.stop(signal.SIGKILL), gateway.stores.redis.start()),
     "postgresql restarts": lambda gateway: (gateway.stores.postgres.stop(signal.SIGINT), gateway.stores.postgres.start()),
     "connections end": lambda gateway: gateway.stores.postgres.run(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s ORDER BY random() LIMIT 3",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND application_name <> 'tests' "
+        "ORDER BY random() LIMIT 3",
         gateway.database),
 }
 
