@@ -14,7 +14,7 @@ from stores import wait_until
 from vectors import connect, each, load
 
 CONNECTIONS = 100
-ANSWER_S = 20
+ANSWER_S = 60
 BODY_MAX = 1048576
 GOOD = b"POST /test/echo?good HTTP/1.1\r\nHost: a\r\nX-Request-Id: good\r\nContent-Length: 4\r\n\r\ngood"
 LAST = b"GET /test/echo?last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -25,7 +25,8 @@ numbers = itertools.count(1)
 @pytest.fixture(scope="module")
 def strict(stores):
     """One reactor, so that its log is in order."""
-    yield from run_gateway(stores, {"WAKEGATE_TEST_ENDPOINTS": "1", "REACTORS": "1"}, works=0)
+    yield from run_gateway(stores, {"WAKEGATE_TEST_ENDPOINTS": "1", "REACTORS": "1", "HEADER_TIMEOUT_SECONDS": "60"},
+                           works=0)
 
 
 def port_of(gateway):

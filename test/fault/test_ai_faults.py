@@ -355,8 +355,8 @@ def test_thousands_that_wait_for_a_provider_that_allows_ten(start_gateway, upstr
     results = []
 
     async def all_of_them():
-        calls = [hold(port, many.key, model, results, "many") for _ in range(HELD * 9 // 10)]
-        calls += [hold(port, few.key, model, results, "few") for _ in range(HELD // 10)]
+        calls = [hold(port, *((few.key, model, results, "few") if number % 10 == 0 else (many.key, model, results, "many")))
+                 for number in range(HELD)]
         await asyncio.wait_for(asyncio.gather(*calls), 60)
 
     def most_in_flight():
