@@ -212,6 +212,9 @@ static bool read_event(struct request *request, const struct json *body, struct 
     return fine;
 }
 
+/* A worker has many deliveries of an endpoint in hand at once. */
+enum { WEBHOOK_TEST_DATA_MAX = 65536 };
+
 /* The body's `data`, or what says that this is a test. */
 static bool read_data(struct request *request, const struct json *body, struct str ref, struct str *data)
 {
@@ -232,7 +235,9 @@ static bool read_data(struct request *request, const struct json *body, struct s
     }
     *data = arena_str(request->arena, buf_str(&text));
     buf_clear(&text);
-    return true;
+    if (data->size > WEBHOOK_TEST_DATA_MAX)
+        reply_invalid(request, "data has more than 65536 bytes");
+    return data->size <= WEBHOOK_TEST_DATA_MAX;
 }
 
 /* POST …/webhooks/{id}/test */

@@ -13,9 +13,9 @@ enum { COUNTED_MOST = 100000 };
 /* What an ordered endpoint holds back for an object is due, and may not go: it is not late. */
 static const struct pg_statement sql_measure = {
     "backlog",
-    "SELECT (SELECT count(*) FROM (SELECT FROM event_outbox LIMIT $1::bigint) AS some), " SECONDS(
+    "SELECT (SELECT count(*) FROM (SELECT FROM event_outbox LIMIT $1::bigint) AS first_ones), " SECONDS(
         "(SELECT at FROM event_outbox ORDER BY number LIMIT 1)") ", "
-                                                                 "(SELECT count(*) FROM (SELECT FROM webhook_due LIMIT $1::bigint) AS some), " SECONDS(
+                                                                 "(SELECT count(*) FROM (SELECT FROM webhook_due LIMIT $1::bigint) AS first_ones), " SECONDS(
                                                                      "(SELECT min(first.next_at) FROM webhook_endpoint w CROSS JOIN LATERAL (SELECT next_at FROM webhook_due due "
                                                                      "WHERE due.endpoint_id = w.id ORDER BY next_at LIMIT 1) AS first WHERE w.enabled AND w.deleted_at IS NULL "
                                                                      "AND NOT w.ordered AND coalesce(w.paused_until < now(), true))") ", " ENDPOINTS("enabled AND coalesce(paused_until < now(), true)") ", " ENDPOINTS("enabled AND paused_until >= now()") ", " ENDPOINTS("NOT enabled")};

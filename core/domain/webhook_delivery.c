@@ -28,28 +28,36 @@ enum {
     "LEFT JOIN LATERAL "                                                                                     \
     "(SELECT * FROM webhook_attempt a WHERE a.delivery_id = d.id ORDER BY a.number DESC LIMIT 1) last ON true "
 
-static const struct pg_statement sql_list = {
-    "webhook_deliveries",
-    "SELECT " DELIVERY_COLUMNS
-    " FROM webhook_delivery d JOIN webhook_endpoint w ON w.id = d.endpoint_id" DELIVERY_JOINS
-    "WHERE d.endpoint_id = $1::bigint AND ($2::bigint = 0 OR d.id < $2::bigint) "
-    "ORDER BY d.id DESC LIMIT $3::bigint"};
+/* An endpoint's deliveries below a number, newest first. The order is written so that only the index on both can give it: by their
+ * numbers alone those of all endpoints might be walked through. */
+#define NEWEST(endpoint, below, most)                                                                        \
+    "(SELECT id FROM webhook_delivery WHERE (endpoint_id, id) < (" endpoint "::bigint, " below               \
+    "::bigint) AND endpoint_id >= " endpoint "::bigint ORDER BY endpoint_id DESC, id DESC LIMIT " most       \
+    "::bigint)"
+/* The deliveries of `one`, each found by its number, however many. */
+#define OF_THESE                                                                                             \
+    " AS one CROSS JOIN LATERAL (SELECT * FROM webhook_delivery WHERE id = one.id LIMIT 1) AS d "            \
+    "JOIN webhook_endpoint w ON w.id = d.endpoint_id" DELIVERY_JOINS
+
+static const struct pg_statement sql_list = {"webhook_deliveries",
+                                             "SELECT " DELIVERY_COLUMNS " FROM " NEWEST("$1", "$2", "$3")
+                                                 OF_THESE "ORDER BY d.id DESC"};
 static const struct pg_statement sql_list_pending = {
     "webhook_deliveries_pending",
-    "SELECT " DELIVERY_COLUMNS " FROM (SELECT delivery_id FROM webhook_due WHERE endpoint_id = $1::bigint "
-    "AND ($2::bigint = 0 OR delivery_id < $2::bigint) ORDER BY delivery_id DESC LIMIT $3::bigint) AS one "
-    "JOIN webhook_delivery d ON d.id = one.delivery_id JOIN webhook_endpoint w ON w.id = d.endpoint_id" DELIVERY_JOINS
-    "ORDER BY d.id DESC"};
+    "SELECT " DELIVERY_COLUMNS
+    " FROM (SELECT delivery_id AS id FROM webhook_due WHERE endpoint_id = $1::bigint "
+    "AND delivery_id < $2::bigint ORDER BY delivery_id DESC LIMIT $3::bigint)" OF_THESE "ORDER BY d.id DESC"};
 /* No index knows what came of a delivery: some of the newest are looked at, and the last column is where the next request goes
  * on when that were not all. There is a row for it even when none of them is in that state. */
 static const struct pg_statement sql_list_state = {
     "webhook_deliveries_state",
-    "WITH looked AS MATERIALIZED (SELECT id FROM webhook_delivery WHERE endpoint_id = $1::bigint "
-    "AND ($2::bigint = 0 OR id < $2::bigint) ORDER BY id DESC LIMIT $5::bigint), "
-    "edge AS (SELECT CASE WHEN count(*) = $5::bigint THEN min(id) ELSE 0 END AS next FROM looked) "
-    "SELECT found.*, edge.next FROM edge LEFT JOIN (SELECT * FROM (SELECT " DELIVERY_COLUMNS
-    " FROM looked JOIN webhook_delivery d ON d.id = looked.id JOIN webhook_endpoint w ON w.id = d.endpoint_id" DELIVERY_JOINS
-    "ORDER BY d.id DESC) AS one WHERE one.state = $4::text LIMIT $3::bigint) AS found ON true ORDER BY found.id DESC"};
+    "WITH looked AS MATERIALIZED " NEWEST(
+        "$1", "$2",
+        "$5") ", edge AS (SELECT CASE WHEN count(*) = $5::bigint THEN min(id) ELSE 0 END AS next FROM looked) "
+              "SELECT found.*, edge.next FROM edge LEFT JOIN (SELECT * FROM (SELECT " DELIVERY_COLUMNS
+              " FROM looked" OF_THESE
+              "ORDER BY d.id DESC) AS shown WHERE shown.state = $4::text LIMIT $3::bigint) AS found ON true "
+              "ORDER BY found.id DESC"};
 /* One statement, so that the delivery and its attempts are of one moment: a row for each attempt, or one. */
 static const struct pg_statement sql_get = {
     "webhook_delivery",
@@ -62,15 +70,18 @@ static const struct pg_statement sql_get = {
                   "ORDER BY one.number"};
 static const struct pg_statement sql_summary = {
     "webhook_summary",
-    "WITH log AS MATERIALIZED (SELECT a.* FROM (SELECT id FROM webhook_delivery WHERE endpoint_id = $1::bigint "
-    "ORDER BY id DESC LIMIT $3::bigint) AS newest JOIN webhook_attempt a ON a.delivery_id = newest.id), "
-    "last AS (SELECT * FROM log ORDER BY at DESC, number DESC LIMIT 1) "
-    "SELECT w.failures, (SELECT count(*) FROM (SELECT FROM webhook_due WHERE endpoint_id = $1::bigint "
-    "LIMIT $2::bigint) AS pending), (SELECT " WEBHOOK_MS(
-        "min(next_at)") " FROM webhook_due WHERE endpoint_id = $1::bigint), (SELECT count(*) FROM log), "
-                        "(SELECT count(*) FROM log WHERE NOT ok), (SELECT coalesce(max(ms), 0) FROM log), " WEBHOOK_MS(
-                            "last.at") ", last.status, last.error "
-                                       "FROM webhook_endpoint w LEFT JOIN last ON true WHERE w.id = $1::bigint"};
+    "WITH log AS MATERIALIZED (SELECT a.* FROM " NEWEST(
+        "$1", "9223372036854775807",
+        "$3") " AS one CROSS JOIN LATERAL (SELECT * FROM webhook_attempt WHERE delivery_id = one.id "
+              "ORDER BY number DESC LIMIT $4::bigint) AS a), "
+              "last AS (SELECT * FROM log ORDER BY at DESC, number DESC LIMIT 1) "
+              "SELECT w.failures, (SELECT count(*) FROM (SELECT FROM webhook_due WHERE endpoint_id = $1::bigint "
+              "ORDER BY delivery_id LIMIT $2::bigint) AS pending), (SELECT " WEBHOOK_MS(
+                  "min(next_at)") " FROM webhook_due WHERE endpoint_id = $1::bigint), "
+                                  "(SELECT count(*) FROM log), (SELECT count(*) FROM log WHERE NOT ok), "
+                                  "(SELECT coalesce(max(ms), 0) FROM log), " WEBHOOK_MS(
+                                      "last.at") ", last.status, last.error FROM webhook_endpoint w "
+                                                 "LEFT JOIN last ON true WHERE w.id = $1::bigint"};
 static const struct pg_statement sql_test = {
     "webhook_test",
     "WITH d AS (INSERT INTO webhook_delivery (endpoint_id, event_id, surface, name, object, body) "
@@ -151,8 +162,8 @@ int webhook_deliveries_list(struct arena *arena, int64_t account_id, struct str 
     int result = webhook_get(arena, account_id, webhook, &endpoint);
     if (result)
         return result;
-    const struct pg_value values[] = {PG_INT(endpoint.id), PG_INT(cursor), PG_INT(limit + 1), PG_TEXT(status),
-                                      PG_INT(LOOKED_MOST)};
+    const struct pg_value values[] = {PG_INT(endpoint.id), PG_INT(cursor ? cursor : INT64_MAX),
+                                      PG_INT(limit + 1), PG_TEXT(status), PG_INT(LOOKED_MOST)};
     size_t value_count = 3;
     if (str_equal(status, STR("pending"))) {
         statement = &sql_list_pending;
@@ -207,10 +218,10 @@ int webhook_delivery_get(struct arena *arena, int64_t account_id, int64_t id, st
 int webhook_summarize(struct arena *arena, int64_t webhook_id, struct webhook_summary *summary)
 {
     struct pg_rows *rows;
-    int result = pg_read(
-        &sql_summary,
-        PG_VALUES(PG_INT(webhook_id), PG_INT(WEBHOOK_SUMMARY_PENDING), PG_INT(WEBHOOK_SUMMARY_DELIVERIES)),
-        &rows);
+    int result = pg_read(&sql_summary,
+                         PG_VALUES(PG_INT(webhook_id), PG_INT(WEBHOOK_SUMMARY_PENDING),
+                                   PG_INT(WEBHOOK_SUMMARY_DELIVERIES), PG_INT(LOG_MOST)),
+                         &rows);
     if (result)
         return result;
     bool found = pg_count(rows) == 1;

@@ -1,12 +1,15 @@
 """How webhooks are delivered when endpoints fail, are slow, or want order; times are read off rows, not waited for."""
 
 import email.utils
+import socket
 import threading
 import time
 
 import pytest
+import requests
 
 from accounts import SETTINGS as ACCOUNT_SETTINGS
+from events import add
 from fixtures import run_gateway
 from stores import wait_until
 from webhooks import SETTINGS, Hooks, closed_port, open_sink
@@ -368,3 +371,41 @@ def test_endpoints_that_hang_take_no_more_than_their_tenants_share(start_gateway
     other.test(mine)
     sink.wait(1, "/quick", 3)
     assert time.monotonic() - begun < 2
+
+
+# ---- what an operator sees ----
+
+def test_metrics_tell_what_waits_and_how_it_went(start_gateway, sink):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    gateway = start_gateway({**ACCOUNT_SETTINGS, **SETTINGS}, work_env={"METRICS_LISTEN": f"127.0.0.1:{port}"})
+    hooks = Hooks(gateway)
+
+    def metrics():
+        lines = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+
+    sink.on("/broken", 500)
+    sink.on("/leaves", 410)
+    broken, leaves = hooks.make(sink.url("/broken"), ["job.*"]), hooks.make(sink.url("/leaves"), ["job.*"])
+    hooks.make(sink.url("/fine"), ["job.*"])
+    add(gateway, hooks.account, 1, 1)
+    sink.wait(1, "/broken"), sink.wait(1, "/leaves"), sink.wait(1, "/fine")
+    wait_until(lambda: not hooks.ok("GET", f"/{leaves['id']}")["enabled"], 20, "the endpoint that is gone is disabled")
+    wait_until(lambda: metrics()["wakegate_webhook_in_flight"] == 0, 20, "all attempts are over")
+    told = metrics()
+    assert told["wakegate_webhook_first_seconds_count"] == 3
+    assert told['wakegate_webhook_disabled_total{reason="gone"}'] == 1
+    assert told["wakegate_webhook_given_up_total"] == 0
+    gateway.sql("UPDATE webhook_due SET tries = 7, next_at = now() - interval '1 hour' WHERE endpoint_id = "
+                "(SELECT id FROM webhook_endpoint WHERE ref = %s) RETURNING 1", broken["id"])
+    gateway.sql("UPDATE webhook_endpoint SET enabled = false WHERE ref = %s RETURNING 1", broken["id"])
+    wait_until(lambda: (told := metrics())["wakegate_webhook_pending"] == 2 and
+               told['wakegate_webhook_endpoints{state="disabled"}'] == 2 and told['wakegate_webhook_endpoints{state="enabled"}'] == 1,
+               40, "what waits is counted", 0.5)
+    assert metrics()["wakegate_webhook_overdue_seconds"] == 0  # of a disabled one nothing is late
+    hooks.ok("PATCH", f"/{broken['id']}", json={"enabled": True})
+    wait_until(lambda: metrics()["wakegate_webhook_given_up_total"] == 1, 20, "the last try is counted")
+    wait_until(lambda: metrics()["wakegate_webhook_pending"] == 1, 40, "less waits", 0.5)
+    assert metrics()["wakegate_events_waiting"] == 0

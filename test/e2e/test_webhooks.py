@@ -271,7 +271,7 @@ def test_a_test_delivery(hooks, sink):
     arrival = sink.wait(2, "/test")[1]
     assert arrival.json["event"] == "job.failed" and arrival.json["data"] == {"id": "job_1"}
     assert arrival.headers["X-Dumont-Signature"] == seed_signature(arrival.body, hook["secret"])
-    for body in ({"event": "*"}, {"event": "x"}, {"surface": "moon"}, {"data": []}):
+    for body in ({"event": "*"}, {"event": "x"}, {"surface": "moon"}, {"data": []}, {"data": {"x": "x" * 65536}}):
         error_of(hooks.call("POST", f"/{hook['id']}/test", json=body), 400, "invalid_parameter")
 
 
