@@ -156,11 +156,13 @@ static bool fits(const struct pattern *pattern, const struct str *segments, size
 {
     if (pattern->any_path)
         return true;
-    if (pattern->count != count)
+    bool has_tail = pattern->route->flags & ROUTE_TAIL;
+    if (count == SIZE_MAX || count < pattern->count || (count > pattern->count && !has_tail))
         return false;
     for (size_t i = 0; i < count; i++) {
-        bool fine = is_param(pattern->segments[i]) ? segments[i].size > 0
-                                                   : str_equal(pattern->segments[i], segments[i]);
+        bool fine = i >= pattern->count || is_param(pattern->segments[i])
+                        ? segments[i].size > 0
+                        : str_equal(pattern->segments[i], segments[i]);
         if (!fine)
             return false;
     }
@@ -172,7 +174,10 @@ static bool take_params(struct request *request, const struct pattern *pattern, 
     for (size_t i = 0; !pattern->any_path && i < pattern->count; i++) {
         if (!is_param(pattern->segments[i]))
             continue;
-        if (url_decode_segment(request->arena, segments[i], &request->params[request->param_count]))
+        struct str text = segments[i];
+        if (pattern->route->flags & ROUTE_TAIL && i + 1 == pattern->count)
+            text.size = (size_t)(request->path.at + request->path.size - text.at);
+        if (url_decode_segment(request->arena, text, &request->params[request->param_count]))
             return false;
         request->param_count++;
     }

@@ -103,6 +103,7 @@ enum route_flags {
         4, /* a POST or DELETE without an effect, or that passes its body on: no Idempotency-Key */
     ROUTE_ASKS_ITSELF =
         16, /* credentials may come later: who brings none is let in as nobody, and the handler asks */
+    ROUTE_TAIL = 32, /* the path's last parameter is all that is left of it, slashes included */
     ROUTE_SLOW_START =
         8, /* the handler calls gate_repeat itself, once it has done what takes long and has no effect: the transaction that
             * comes with an Idempotency-Key has one of few connections */

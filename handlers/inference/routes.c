@@ -45,7 +45,7 @@ static const struct route routes[] = {
     BOTH("GET", "/usage", money_usage,
          "Requests, tokens and cost by day, model and key (from, to, limit, cursor)", 0, READ_ACCOUNT, NULL),
     BOTH("GET", "/models", models_list, "The models that there are", 0, CALL_MODELS, NULL),
-    BOTH("GET", "/models/{id}", models_get, "One model", 0, CALL_MODELS, NULL),
+    BOTH("GET", "/models/{id}", models_get, "One model", ROUTE_TAIL, CALL_MODELS, NULL),
     BOTH("POST", "/completions", calls_complete,
          "Complete a prompt by a model (stream, Prefer: respond-async)", ROUTE_SLOW_START, CALL_MODELS, NULL),
     BOTH("POST", "/chat/completions", calls_chat, "The next message of a chat by a model (the same)",
