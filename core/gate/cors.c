@@ -121,6 +121,6 @@ bool gate_cors(struct request *request, const char *allow)
     }
     reply_header(request, "Access-Control-Expose-Headers",
                  "X-Request-Id, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, "
-                 "Idempotent-Replayed");
+                 "Idempotent-Replayed, Location, Preference-Applied, X-Job-Id, X-Cache");
     return false;
 }

@@ -125,15 +125,17 @@ bool request_page(struct request *request, int64_t most, int64_t first, int64_t 
     struct str text;
     *limit = most < 50 ? most : 50;
     *cursor = first;
-    if (url_query(request->arena, request->query, "limit", &text) &&
-        (!str_to_i64(text, limit) || *limit < 1 || *limit > most)) {
+    if (url_query_count(request->query, "limit") > 0 &&
+        (!url_query(request->arena, request->query, "limit", &text) || !str_to_i64(text, limit) ||
+         *limit < 1 || *limit > most)) {
         reply_error(
             request, ERROR_INVALID_PARAMETER,
             arena_printf(request->arena, "limit must be a whole number from 1 to %lld", (long long)most));
         return false;
     }
-    if (url_query(request->arena, request->query, "cursor", &text) &&
-        (!str_to_i64(text, cursor) || *cursor < 0)) {
+    if (url_query_count(request->query, "cursor") > 0 &&
+        (!url_query(request->arena, request->query, "cursor", &text) || !str_to_i64(text, cursor) ||
+         *cursor < 0)) {
         reply_error(request, ERROR_INVALID_PARAMETER, "cursor must be the next_cursor of an earlier answer");
         return false;
     }
@@ -148,12 +150,33 @@ bool page_has_next(int64_t limit, size_t *count)
     return more;
 }
 
+/* The next preference of all fields of that name, which are one list (RFC 7240 §2), without its parameters. */
+struct preferences {
+    const struct http1_head *head;
+    size_t field;
+    struct str rest;
+};
+
+static bool next_preference(struct preferences *preferences, struct str *preference)
+{
+    struct str piece;
+    while (!str_split(&preferences->rest, ',', &piece)) {
+        if (preferences->field == preferences->head->count)
+            return false;
+        const struct http1_field *field = &preferences->head->fields[preferences->field++];
+        if (str_equal_nocase(field->name, STR("prefer")))
+            preferences->rest = field->value;
+    }
+    str_split(&piece, ';', preference);
+    *preference = str_trim(*preference);
+    return true;
+}
+
 int64_t request_prefer_wait(struct request *request, int64_t most)
 {
-    struct str list = http1_header(request->http->head, "prefer");
-    struct str piece;
-    while (str_split(&list, ',', &piece)) {
-        struct str preference = str_trim(piece);
+    struct preferences preferences = {.head = request->http->head};
+    struct str preference;
+    while (next_preference(&preferences, &preference)) {
         uint64_t seconds;
         if (preference.size > 5 && str_equal_nocase(str_of(preference.at, 5), STR("wait=")) &&
             str_to_u64(str_of(preference.at + 5, preference.size - 5), &seconds))
@@ -164,13 +187,10 @@ int64_t request_prefer_wait(struct request *request, int64_t most)
 
 bool request_prefers(const struct request *request, const char *name)
 {
-    struct str list = http1_header(request->http->head, "prefer");
-    struct str piece;
-    struct str word;
-    while (str_split(&list, ',', &piece)) {
-        str_split(&piece, ';', &word);
-        if (str_equal_nocase(str_trim(word), str_from(name)))
+    struct preferences preferences = {.head = request->http->head};
+    struct str preference;
+    while (next_preference(&preferences, &preference))
+        if (str_equal_nocase(preference, str_from(name)))
             return true;
-    }
     return false;
 }

@@ -1,6 +1,9 @@
 """AI calls as jobs: accepted, looked at, listed, cancelled, and finished whatever happens to who runs them."""
 
 import concurrent.futures
+import contextlib
+import http.client
+import json
 import re
 import signal
 import time
@@ -65,6 +68,14 @@ def test_a_job_is_accepted_at_once_and_asked_for_later(account, prefix):
 def test_a_chat_is_a_job_too_and_a_stream_is_served_at_once(account):
     answer = account.call("POST", CHATS, json=CHAT, headers=ASYNC)
     assert wait_status(account, answer.json()["id"], "completed")["kind"] == "chat"
+    with contextlib.closing(http.client.HTTPConnection(account.gateway.url.removeprefix("http://"), timeout=30)) as connection:
+        body = json.dumps(CHAT).encode()
+        connection.putrequest("POST", CHATS)
+        for name, value in (("Authorization", f"Bearer {account.key}"), ("Content-Length", str(len(body))),
+                            ("Prefer", "wait=1"), ("Prefer", "respond-async; x=1")):  # two fields are one list
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        assert connection.getresponse().status == 202
     answer = account.call("POST", CHATS, json={**CHAT, "stream": True}, headers={"Prefer": "foo, respond-async"})
     assert chunks_of(answer) and "Preference-Applied" not in answer.headers
 

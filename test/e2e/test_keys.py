@@ -65,6 +65,8 @@ def test_keys_are_listed_newest_first_page_by_page(account):
     assert cursor is None and seen == ids[::-1]
     for query in ({"limit": 0}, {"limit": 201}, {"limit": "x"}, {"cursor": "x"}, {"cursor": -1}):
         error_of(account.call("GET", "/v1/api-keys", params=query), 400, "invalid_parameter")
+    for query in ("limit=%zz", "cursor=%ff", "limit=", "limit=1%00"):
+        error_of(account.call("GET", f"/v1/api-keys?{query}"), 400, "invalid_parameter")
 
 
 FUTURE = (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=400)).strftime("%Y-%m-%dT12:00:00")

@@ -146,7 +146,7 @@ def test_answers_and_errors_can_be_read_by_a_listed_origin(crossed):
     for path, key in (("/session", client.key), ("/session", "wrong"), ("/nothing", client.key)):
         answer = client.call("GET", path, headers={"Origin": ORIGIN, "X-API-Key": key})
         assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
-        for name in ("X-Request-Id", "X-RateLimit-Remaining", "Retry-After"):
+        for name in ("X-Request-Id", "X-RateLimit-Remaining", "Retry-After", "X-Job-Id", "X-Cache", "Location"):
             assert name in answer.headers["Access-Control-Expose-Headers"]
 
 

@@ -37,7 +37,7 @@ def fetch(folder):
     except subprocess.TimeoutExpired:
         pytest.skip(f"npm has not got {PACKAGE} within {FETCH_S} s")
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"npm can't have {PACKAGE}: {(error.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        pytest.skip(f"npm can't have {PACKAGE}: {(error.stderr.strip().splitlines() or ['no reason given'])[0]}")
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
