@@ -11,6 +11,7 @@
 #include "core/base/log.h"
 #include "core/base/metrics.h"
 #include "core/domain/ai_internal.h"
+#include "core/domain/ai_untold.h"
 #include "core/run/sync.h"
 #include "core/store/redis.h"
 #include "core/store/table.h"
@@ -211,7 +212,7 @@ static void look_for_lost(struct arena *arena)
     size_t count = 0;
     for (size_t i = 0; i < reply.count; i++) {
         struct str id = reply.items[i].text;
-        if (find(id) || id.size >= AI_ID_SIZE)
+        if (find(id) || ai_untold_has(id) || id.size >= AI_ID_SIZE)
             continue;
         if (was_suspected(id))
             give_up_lost(arena, id);
@@ -256,8 +257,10 @@ static void beat_once(void)
         STR("beat"), str_from(worker.name),
         str_of(room, format_u64(room, worker.draining || worker.full ? 0 : (uint64_t)worker.options.room)),
         str_of(life, format_u64(life, AI_WORKER_LIFE_MS))};
-    if (script(&reply, &arena, words, ARRAY_SIZE(words)) == 0)
+    if (script(&reply, &arena, words, ARRAY_SIZE(words)) == 0) {
+        ai_untold_tell();
         take_beat(&arena, &reply);
+    }
     arena_clear(&arena);
 }
 
@@ -316,6 +319,8 @@ void ai_worker_close(void)
     fiber_hold();
     fiber_cancel(worker.beat);
     CHECK(group_wait(&worker.fibers, "the AI worker's beat", CLOCK_NEVER) == 0);
+    ai_untold_tell();
+    ai_untold_clear();
     arena_init(&arena);
     const struct str words[] = {STR("leave"), str_from(worker.name)};
     int result = script(&reply, &arena, words, ARRAY_SIZE(words));
@@ -506,6 +511,8 @@ int ai_task_finish(struct ai_task *task, const struct ai_end *end, const struct 
     int result = insist(&reply, &arena, words, ARRAY_SIZE(words));
     bool lost = result == 0 && str_equal(reply.text, STR("lost"));
     bool gone = result != 0 || (!lost && !was_taken(task, reply.text));
+    if (result)
+        ai_untold_keep(task->id, words, ARRAY_SIZE(words));
     /* Redis has forgotten it, or is away for long: what was done counts all the same, and the row's id that it counts once. */
     if (gone && task->channel.at) {
         struct buf message = {0};
@@ -577,16 +584,21 @@ void ai_ended_forget(const struct str *ids, size_t count)
 {
     struct arena arena;
     arena_init(&arena);
-    struct str *words = arena_alloc(&arena, (count + 2) * sizeof *words);
-    words[0] = STR("ZREM");
-    words[1] = STR("ai:ended");
-    memcpy(words + 2, ids, count * sizeof *ids);
-    redis_send(redis_shared(), words, count + 2);
-    words[0] = STR("UNLINK");
+    struct str *members = arena_alloc(&arena, (count + 2) * sizeof *members);
+    struct str *keys = arena_alloc(&arena, (count + 1) * sizeof *keys);
+    size_t left = 0;
     for (size_t i = 0; i < count; i++) {
-        char *key = arena_alloc(&arena, AI_KEY_SIZE);
-        words[1 + i] = ai_key(key, ids[i]);
+        if (ai_untold_settled(ids[i]))
+            continue;
+        members[2 + left] = ids[i];
+        keys[1 + left++] = ai_key(arena_alloc(&arena, AI_KEY_SIZE), ids[i]);
     }
-    redis_send(redis_shared(), words, count + 1);
+    members[0] = STR("ZREM");
+    members[1] = STR("ai:ended");
+    keys[0] = STR("UNLINK");
+    if (left) {
+        redis_send(redis_shared(), members, left + 2);
+        redis_send(redis_shared(), keys, left + 1);
+    }
     arena_clear(&arena);
 }

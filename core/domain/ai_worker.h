@@ -81,7 +81,7 @@ struct ai_learned {
 /*
  * Ends the call: what it has not cost is free again, the client hears the last message (`status` and `payload`), the record lies
  * in Redis until ai_ended_forget. 0: it is the caller's to settle, also when Redis has forgotten it; -ESTALE: it is not.
- * Waits, cancelled or not, for some seconds while Redis is away.
+ * Waits, cancelled or not, for some seconds while Redis is away; after that it is told when it is back.
  */
 int ai_task_finish(struct ai_task *task, const struct ai_end *end, const struct ai_learned *learned,
                    int status, struct str payload) MUST_USE;

@@ -785,6 +785,50 @@ static void a_cancel_that_redis_missed_is_repeated(void **state)
     run(check_cancel_lost);
 }
 
+/* Away, having lost nothing, for as long as nobody finds its socket. */
+static void hide_redis(bool hidden)
+{
+    char path[160];
+    char away[168];
+    snprintf(path, sizeof path, "%s", services.redis_url + sizeof "unix://" - 1);
+    path[strcspn(path, "?")] = '\0';
+    snprintf(away, sizeof away, "%s.away", path);
+    assert_int_equal(hidden ? rename(path, away) : rename(away, path), 0);
+    if (hidden)
+        break_connection();
+}
+
+static void check_end_while_away(void)
+{
+    struct client client;
+    redis_text("HSET lease:1 gen 3 applied 1 free 1000");
+    redis_text("SET spend:1:20260101 700");
+    prepare(&client, 1, "p1", 10);
+    client.order.most = 700;
+    assert_int_equal(submit(&client), AI_ACCEPTED);
+    redis_text("HSET ai:call:%s y 20260101", client.id);
+    struct ai_task *task = next_task(0);
+    struct str id = str_from(client.id);
+    hide_redis(true);
+    assert_int_equal(finish(task, 10, "x"), 0);
+    ai_ended_forget(&id, 1); /* it is committed */
+    hide_redis(false);
+    hear_end(&client, "x");
+    UNTIL(redis_number("EXISTS ai:call:%s", client.id) == 0);
+    assert_int_equal(redis_number("HGET lease:1 free"), 990);
+    assert_int_equal(redis_number("GET spend:1:20260101"), 10);
+    assert_int_equal(redis_number("HGET ai:provider:p1 busy"), 0);
+    assert_int_equal(redis_number("ZCARD ai:ended"), 0);
+    assert_int_equal(task_count, 1); /* nobody was given it again */
+}
+
+/* A call ends while Redis is away for longer than that is waited for, and is settled: what it had reserved comes back with Redis. */
+static void an_end_is_told_when_redis_is_back(void **state)
+{
+    (void)state;
+    run(check_end_while_away);
+}
+
 /* However few calls it has, one that takes none does not stand in the way of those that do. */
 static void check_full_worker(void)
 {
@@ -828,6 +872,7 @@ int main(void)
         cmocka_unit_test(pieces_that_nobody_wants_end_the_call),
         cmocka_unit_test(a_cancel_that_the_worker_missed_comes_with_its_beat),
         cmocka_unit_test(a_cancel_that_redis_missed_is_repeated),
+        cmocka_unit_test(an_end_is_told_when_redis_is_back),
         cmocka_unit_test(a_worker_that_takes_nothing_stands_last),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
