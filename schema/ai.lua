@@ -613,7 +613,7 @@ local function left_of(worker)
 end
 
 -- beat worker room life_ms: the worker lives. Then what nobody else sees to. -> calls it holds, calls taken over, calls whose
--- end lies there for long, calls that wait for a place, calls of its own whose clients have left
+-- end lies there for long, calls of its own whose clients have left
 function steps.beat()
     local worker = ARGV[2]
     redis.call('SET', 'ai:worker:' .. worker, ARGV[3], 'PX', ARGV[4])
@@ -638,7 +638,18 @@ function steps.beat()
         serve(name)
     end
     return {held, taken, redis.call('ZRANGEBYSCORE', 'ai:ended', '-inf', now - 5000, 'LIMIT', 0, AT_ONCE),
-        redis.call('ZCARD', 'ai:waiting'), left_of(worker)}
+        left_of(worker)}
+end
+
+-- look provider...: for operators. -> for each what waits for it, what runs, the cap, and the breaker: 0 closed, 1 probing, 2 open
+function steps.look()
+    local seen = {}
+    for i = 2, #ARGV do
+        local v = redis.call('HMGET', PROVIDER .. ARGV[i], 'queued', 'busy', 'cap', 'open', 'half')
+        local breaker = tonumber(v[4] or 0) > now and 2 or v[5] == '1' and 1 or 0
+        seen[#seen + 1] = {tonumber(v[1] or 0), tonumber(v[2] or 0), math.floor(tonumber(v[3] or FIRST_CAP)), breaker}
+    end
+    return seen
 end
 
 -- leave worker: it takes nothing more, and what it still holds is others' now.

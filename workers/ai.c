@@ -450,6 +450,7 @@ static void run_opening(void *unused)
     if (catalogue_wait(CLOCK_NEVER) == 0) {
         ai_worker_open(ai.loop, &options);
         ai_durable_open(ai.loop);
+        ai_watch_open(ai.loop);
         ai.opened = true;
     }
     ai.opening = NULL;
@@ -475,6 +476,7 @@ void ai_drain(uint64_t deadline_ns)
     CHECK(group_wait(&ai.openings, "AI calls to begin", CLOCK_NEVER) == 0);
     if (ai.opened) {
         ai_durable_close();
+        ai_watch_close();
         ai_worker_drain(deadline_ns);
         ai_worker_each(cancel_task, NULL);
     }

@@ -9,6 +9,7 @@
  *   ai_sandbox.c   the one that is not
  *   ai_settle.c    ends that are to be committed
  *   ai_durable.c   rows that are due, and that are in work
+ *   ai_watch.c     providers, for operators
  */
 #include "core/domain/ai_worker.h"
 #include "core/domain/catalogue.h"
@@ -78,5 +79,10 @@ void ai_settle_recover(const struct str *ids, size_t count);
 
 void ai_durable_open(struct loop *loop);
 void ai_durable_close(void);
+
+/* ---- ai_watch.c ---- */
+
+void ai_watch_open(struct loop *loop);
+void ai_watch_close(void);
 
 #endif

@@ -31,7 +31,7 @@ struct shard {
     struct histogram *_Atomic histograms[METRIC_COUNT][METRIC_SLOTS];
 };
 
-static const char *slot_names[METRIC_COUNT][METRIC_SLOTS];
+static const char *_Atomic slot_names[METRIC_COUNT][METRIC_SLOTS];
 static struct shard *_Atomic shards;
 static _Thread_local struct shard *own;
 
@@ -49,12 +49,12 @@ static struct shard *shard_own(void)
 void metric_name_slot(enum metric metric, unsigned slot, const char *value)
 {
     CHECK(slot < METRIC_SLOTS);
-    slot_names[metric][slot] = value;
+    atomic_store_explicit(&slot_names[metric][slot], value, memory_order_release);
 }
 
 const char *metric_slot_name(enum metric metric, unsigned slot)
 {
-    return slot_names[metric][slot];
+    return atomic_load_explicit(&slot_names[metric][slot], memory_order_acquire);
 }
 
 /* Only the owner writes, so a relaxed load and store do; a locked add would cost twenty times as much. */

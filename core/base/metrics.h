@@ -80,7 +80,10 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
     X(M_AI_FIRST_SECONDS,   HISTOGRAM, "wakegate_ai_first_seconds",            NULL,      "Time from the start of a streamed AI call to its first piece") \
     X(M_AI_TOKENS,          COUNTER,   "wakegate_ai_tokens_total",             NULL,      "Tokens of answers that were delivered") \
     X(M_AI_SETTLED,         COUNTER,   "wakegate_ai_settled_total",            NULL,      "Ends of AI calls that were committed") \
-    X(M_AI_WAITING,         GAUGE,     "wakegate_ai_waiting",                  NULL,      "AI calls that wait for a place at their providers, of all servers: each worker says the same") \
+    X(M_AI_WAITING,         GAUGE,     "wakegate_ai_waiting",                  "provider", "AI calls that wait for a place at a provider, of all servers: each worker says the same") \
+    X(M_AI_IN_FLIGHT,       GAUGE,     "wakegate_ai_in_flight",                "provider", "AI calls that a provider has at the moment, likewise") \
+    X(M_AI_CAP,             GAUGE,     "wakegate_ai_cap",                      "provider", "AI calls that a provider may have, as much as it seems to bear, likewise") \
+    X(M_AI_BREAKER,         GAUGE,     "wakegate_ai_breaker",                  "provider", "Whether calls go to a provider, likewise: 0 yes, 1 one at a time, 2 no") \
     X(M_AI_UNSETTLED,       GAUGE,     "wakegate_ai_unsettled",                NULL,      "Ends of AI calls that wait for their commit") \
     X(M_LEASE_SECONDS,      HISTOGRAM, "wakegate_lease_refill_seconds",        NULL,      "Time in which a slice of a balance was lent to Redis, or refused") \
     X(M_LEASE_GRANTS,       COUNTER,   "wakegate_lease_grants_total",          NULL,      "Slices of balances that were lent to Redis") \
@@ -111,7 +114,7 @@ struct metric_row {
 extern const struct metric_row metric_rows[METRIC_COUNT];
 extern const uint64_t metric_bucket_us[METRIC_BUCKETS - 1];
 
-/* Names slot `slot` of a labelled row; before threads start. `value` stays the caller's. */
+/* Names slot `slot` of a labelled row. `value` stays the caller's, as it is. */
 void metric_name_slot(enum metric metric, unsigned slot, const char *value);
 /* NULL while the slot has no name. */
 const char *metric_slot_name(enum metric metric, unsigned slot);

@@ -9,7 +9,6 @@
 #include "core/base/clock.h"
 #include "core/base/id.h"
 #include "core/base/log.h"
-#include "core/base/metrics.h"
 #include "core/domain/ai_internal.h"
 #include "core/domain/ai_untold.h"
 #include "core/run/sync.h"
@@ -225,11 +224,10 @@ static void look_for_lost(struct arena *arena)
 
 static void take_beat(struct arena *arena, const struct redis_value *reply)
 {
-    if (reply->type != REDIS_ARRAY || reply->count != 5)
+    if (reply->type != REDIS_ARRAY || reply->count != 4)
         return;
-    for (size_t i = 0; i < reply->items[4].count; i++)
-        on_left(reply->items[4].items[i].text);
-    metric_add(M_AI_WAITING, reply->items[3].integer - metric_read(M_AI_WAITING, 0));
+    for (size_t i = 0; i < reply->items[3].count; i++)
+        on_left(reply->items[3].items[i].text);
     if (reply->items[0].integer != (int64_t)worker.tasks.count)
         look_for_lost(arena);
     else

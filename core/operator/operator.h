@@ -45,8 +45,8 @@
     X(ledger,  refund,      CHANGES, "Give a deposit back, or some of it") \
     X(ledger,  check,       READS,   "Whether all movements, wallets and leases add up") \
     X(provider, set,        CHANGES, "Make or change a provider of AI; what is not given stays as it is") \
-    X(provider, list,       READS,   "Providers of AI, those of the settings too") \
-    X(provider, show,       READS,   "One provider, with all its settings but the key") \
+    X(provider, list,       READS,   "Providers of AI, those of the settings too, and what waits, runs and may run at each") \
+    X(provider, show,       READS,   "One provider: all its settings but the key, and what waits, runs and may run there") \
     X(provider, delete,     CHANGES, "Take a provider away") \
     X(model,   set,         CHANGES, "Make or change a model: prices, bounds, the providers that serve it") \
     X(model,   list,        READS,   "Models with what they cost, those that are not served last") \

@@ -1,4 +1,5 @@
 /* Providers of AI. */
+#include "core/domain/ai_state.h"
 #include "core/domain/catalogue.h"
 #include "core/domain/catalogue_change.h"
 #include "core/operator/verbs.h"
@@ -148,7 +149,18 @@ static int read_change(struct operator_call *call, struct provider_change *chang
     return 0;
 }
 
-static void put_provider(struct json_out *out, const struct provider *provider)
+/* As the queue sees it; absent members while it can't be asked. */
+static void put_state(struct json_out *out, const struct ai_state *state)
+{
+    if (!state)
+        return;
+    json_put_int(out, "waiting", state->waiting);
+    json_put_int(out, "in_flight", state->in_flight);
+    json_put_int(out, "cap", state->cap);
+    json_put_text(out, "breaker", ai_breaker_name(state->breaker));
+}
+
+static void put_provider(struct json_out *out, const struct provider *provider, const struct ai_state *state)
 {
     json_open(out, '{');
     json_put_text(out, "name", provider->name);
@@ -157,6 +169,7 @@ static void put_provider(struct json_out *out, const struct provider *provider)
     json_put_bool(out, "has_key", provider->api_key);
     json_put_bool(out, "has_ca", provider->ca);
     json_put_bool(out, "enabled", provider->enabled);
+    put_state(out, state);
     json_put_int(out, "max_in_flight", provider->max_in_flight);
     json_put_int(out, "queue_calls", provider->queue_calls);
     json_put_int(out, "queue_bytes", provider->queue_bytes);
@@ -176,6 +189,14 @@ static void put_provider(struct json_out *out, const struct provider *provider)
     json_close(out, '}');
 }
 
+static void put_providers(struct operator_call *call, const struct provider **providers, size_t count)
+{
+    struct ai_state *states;
+    bool known = ai_state_read(call->arena, providers, count, &states) == 0;
+    for (size_t i = 0; i < count; i++)
+        put_provider(call->out, providers[i], known ? &states[i] : NULL);
+}
+
 static int show_provider(struct operator_call *call, struct str name)
 {
     struct catalogue *catalogue;
@@ -184,7 +205,7 @@ static int show_provider(struct operator_call *call, struct str name)
         return result;
     const struct provider *provider = catalogue_any_provider(catalogue, name);
     if (provider)
-        put_provider(call->out, provider);
+        put_providers(call, &provider, 1);
     else
         result = operator_fail(call, -ENOENT, "there is no provider %.*s", STR_ARG(name));
     catalogue_unref(catalogue);
@@ -236,9 +257,12 @@ int operator_provider_list(struct operator_call *call)
     int result = catalogue_read(&catalogue);
     if (result)
         return result;
+    size_t count = catalogue_provider_total(catalogue);
+    const struct provider **providers = arena_alloc(call->arena, (count + 1) * sizeof *providers);
+    for (size_t i = 0; i < count; i++)
+        providers[i] = catalogue_provider_at(catalogue, i);
     json_open(call->out, '[');
-    for (size_t i = 0; i < catalogue_provider_total(catalogue); i++)
-        put_provider(call->out, catalogue_provider_at(catalogue, i));
+    put_providers(call, providers, count);
     json_close(call->out, ']');
     catalogue_unref(catalogue);
     return 0;

@@ -13,6 +13,7 @@ import time
 import pytest
 import requests
 
+import ai
 from description import routes
 from stores import wait_until
 from test_errors import raw
@@ -115,6 +116,36 @@ def test_the_operators_listener_serves_metrics_and_health_alone(start_gateway):
         assert get(url + "/session").status_code == 404
         assert get(url + "/health").status_code == (200 if port == ports[0] else 404)  # the reactor's alone
     assert get(gateway.url + "/metrics").status_code == 401
+
+
+def test_a_provider_is_seen_with_what_waits_and_runs(start_gateway):
+    """By its name in the worker's metrics, and by `admin provider`."""
+    (port,) = free_ports(1)
+    gateway = start_gateway(ai.SETTINGS, work_env={"METRICS_LISTEN": f"127.0.0.1:{port}"})
+    model = ai.provide(gateway, "seen", max_in_flight=1, delay_ms=60000)
+    account = ai.payer(gateway)
+
+    def state():
+        provider = gateway.admin("provider", "show", "seen")
+        (listed,) = [each for each in gateway.admin("provider", "list") if each["name"] == "seen"]
+        assert listed.keys() == provider.keys()
+        return tuple(provider[name] for name in ("waiting", "in_flight", "cap", "breaker"))
+
+    def told():
+        samples = check_prometheus(get(f"http://127.0.0.1:{port}/metrics").text)
+        return tuple(samples.get((f"wakegate_ai_{name}", '{provider="seen"}')) for name in ("waiting", "in_flight", "cap", "breaker"))
+
+    assert state() == (0, 0, 1, "closed")
+    for _ in range(3):
+        assert account.call("POST", ai.COMPLETIONS, json={**ai.PROMPT, "model": model},
+                            headers={"Prefer": "respond-async"}).status_code == 202
+    wait_until(lambda: state() == (2, 1, 1, "closed"), 10, "they are seen")
+    wait_until(lambda: told() == (2, 1, 1, 0), 10, "they are told")
+    redis = gateway.stores.redis.client(gateway.redis_database)
+    redis.hset("ai:provider:seen", mapping={"open": int(time.time() * 1000) + 60000, "half": 1})
+    assert state()[3] == "open"
+    wait_until(lambda: told()[3] == 2, 10, "the breaker is told")
+    wait_until(lambda: '"breaker":"open"' in gateway.works[0].log(), 10, "a line says so")
 
 
 def test_routes_lists_what_is_served(gateway):

@@ -3,13 +3,13 @@
  * when somebody dies. One loop plays the server and the worker.
  */
 #include "core/domain/ai_queue.h"
+#include "core/domain/ai_state.h"
 #include "core/domain/ai_worker.h"
 
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/crypto.h"
 #include "core/base/log.h"
-#include "core/base/metrics.h"
 #include "core/run/sync.h"
 #include "core/store/redis.h"
 #include "test/unit/support/services.h"
@@ -159,6 +159,15 @@ static void drop(struct client *client)
 {
     ai_call_leave(&client->call);
     buf_clear(&client->meta);
+}
+
+static struct ai_state state_of(const char *name, int64_t most)
+{
+    const struct provider provider = {.name = name, .max_in_flight = most};
+    const struct provider *const providers[] = {&provider};
+    struct ai_state *states;
+    assert_int_equal(ai_state_read(&arena, providers, 1, &states), 0);
+    return states[0];
 }
 
 /* ---- loops ---- */
@@ -566,7 +575,7 @@ static void check_burst_after_idling(void)
         clients[i].order.wait_ms = 10000;
         assert_int_equal(submit(&clients[i]), AI_ACCEPTED);
     }
-    UNTIL(metric_read(M_AI_WAITING, 0) == 6); /* with the next beat */
+    assert_int_equal(state_of("p1", 10).waiting, 6);
     for (int i = 1; i < 8; i++) {
         assert_int_equal(finish(next_task((size_t)i), 0, "x"), 0);
         hear_end(&clients[i], "x");
@@ -829,6 +838,46 @@ static void an_end_is_told_when_redis_is_back(void **state)
     run(check_end_while_away);
 }
 
+static void assert_state(struct ai_state state, int64_t waiting, int64_t in_flight, int64_t cap,
+                         enum ai_breaker breaker)
+{
+    assert_int_equal(state.waiting, waiting);
+    assert_int_equal(state.in_flight, in_flight);
+    assert_int_equal(state.cap, cap);
+    assert_int_equal(state.breaker, breaker);
+}
+
+static void check_state(void)
+{
+    static const struct ai_learned failed = {.lesson = AI_LESSON_FAIL};
+    struct client clients[3];
+    assert_state(state_of("p1", 2), 0, 0, 2, AI_BREAKER_CLOSED);
+    for (int i = 0; i < 3; i++) {
+        prepare(&clients[i], 1, "p1", 2);
+        assert_int_equal(submit(&clients[i]), AI_ACCEPTED);
+    }
+    assert_state(state_of("p1", 2), 1, 2, 2, AI_BREAKER_CLOSED);
+    for (size_t i = 0; i < 3; i++) {
+        struct ai_task *task = next_task(i);
+        struct ai_end end = end_of(task, 0);
+        assert_int_equal(ai_task_finish(task, &end, &failed, 502, STR("x")), 0);
+        ai_task_free(task);
+        drop(&clients[i]);
+    }
+    assert_state(state_of("p1", 2), 0, 0, 1, AI_BREAKER_CLOSED); /* has shrunk */
+    redis_text("HSET ai:provider:p1 open %lld half 1", (long long)clock_wall_ms() + 60000);
+    assert_int_equal(state_of("p1", 2).breaker, AI_BREAKER_OPEN);
+    redis_text("HSET ai:provider:p1 open %lld", (long long)clock_wall_ms() - 1);
+    assert_int_equal(state_of("p1", 2).breaker, AI_BREAKER_PROBING);
+}
+
+/* What operators are shown of a provider. */
+static void a_provider_shows_its_state(void **state)
+{
+    (void)state;
+    run(check_state);
+}
+
 /* However few calls it has, one that takes none does not stand in the way of those that do. */
 static void check_full_worker(void)
 {
@@ -873,6 +922,7 @@ int main(void)
         cmocka_unit_test(a_cancel_that_the_worker_missed_comes_with_its_beat),
         cmocka_unit_test(a_cancel_that_redis_missed_is_repeated),
         cmocka_unit_test(an_end_is_told_when_redis_is_back),
+        cmocka_unit_test(a_provider_shows_its_state),
         cmocka_unit_test(a_worker_that_takes_nothing_stands_last),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
