@@ -9,10 +9,15 @@
 #include "proto/sse_read.h"
 
 #include <errno.h>
+#include <string.h>
 
 enum {
     ERROR_BODY_MAX = 64 * 1024,
-    LAST_BYTES_MS = 100 /* for the end of a stream behind its last event */
+    ERROR_BODY_MS =
+        3000,        /* for the words of a refusal, whose status says most: another provider may be waiting */
+    STALE_MS = 1000, /* a kept connection that was closed meanwhile is known to be by then */
+    LAST_EVENTS_MS = 2000, /* for what may stand behind the last choice's end: usage, and the end itself */
+    LAST_BYTES_MS = 100    /* for the end of a stream behind its last event */
 };
 
 static const struct ai_provider_ops *const apis[PROVIDER_KINDS] = {
@@ -108,11 +113,13 @@ static bool is_success(int status)
     return status >= 200 && status < 300;
 }
 
-/* A kept connection may end just as it is used: then the request goes out once more. Nothing of it was delivered. */
+/* A kept connection may end just as it is used: then the request goes out once more. Nothing of it was delivered. One that ends later
+ * had the request, which may cost as much again. */
 static int open_answer(struct ai_run *run, struct fetch_request *request, struct ai_failure *failure)
 {
+    uint64_t stale_ns = clock_in_ms(STALE_MS);
     int result = fetch_open(request, &run->arena, &run->upstream);
-    if (result == -ECONNRESET) {
+    if (result == -ECONNRESET && clock_now_ns() < stale_ns) {
         request->total_timeout_ms = ai_run_left_ms(run);
         result = fetch_open(request, &run->arena, &run->upstream);
     }
@@ -122,33 +129,48 @@ static int open_answer(struct ai_run *run, struct fetch_request *request, struct
     return 0;
 }
 
-static int read_piece(struct ai_run *run, struct str *piece)
+/* Waits no longer than the provider may be silent, the call may take, and `until_ns`. */
+static int read_piece(struct ai_run *run, struct str *piece, uint64_t until_ns)
 {
     uint64_t idle_ns = clock_in_ms((uint64_t)run->route->provider->idle_ms);
-    return fetch_read(run->upstream, piece, idle_ns < run->deadline_ns ? idle_ns : run->deadline_ns);
+    if (until_ns > run->deadline_ns)
+        until_ns = run->deadline_ns;
+    return fetch_read(run->upstream, piece, idle_ns < until_ns ? idle_ns : until_ns);
 }
 
-/* What is left of the body, or no more of it than `most`. */
-static int read_body(struct ai_run *run, size_t most, struct buf *body)
+/* All of the body that comes until then. -EMSGSIZE: it is longer than `most`. */
+static int read_body(struct ai_run *run, size_t most, uint64_t until_ns, struct buf *body)
 {
     struct str piece;
     int result;
-    while ((result = read_piece(run, &piece)) == 0 && piece.size > 0 && body->size < most)
+    while ((result = read_piece(run, &piece, until_ns)) == 0 && piece.size > 0) {
+        if (piece.size > most - body->size)
+            return -EMSGSIZE;
         buf_add_str(body, piece);
+        if (clock_now_ns() >= until_ns)
+            return -ETIMEDOUT;
+    }
     return result;
 }
 
 /* ---- an answer in one ---- */
 
+static int read_answer(struct ai_run *run, const struct ai_provider_ops *api, struct buf *out,
+                       struct ai_answer *read, struct ai_failure *failure)
+{
+    struct buf body = {0};
+    int result = read_body(run, AI_ANSWER_MAX, CLOCK_NEVER, &body);
+    result = result ? transport_failure(result, failure)
+                    : api->read_answer(&run->arena, &run->identity, buf_str(&body), out, read, failure);
+    buf_clear(&body);
+    return result;
+}
+
 static int read_whole(struct ai_run *run, const struct ai_provider_ops *api, struct buf *out,
                       struct ai_failure *failure)
 {
-    struct buf body = {0};
     struct ai_answer read;
-    int result = read_body(run, SIZE_MAX, &body);
-    result = result ? transport_failure(result, failure)
-                    : api->read_answer(&run->arena, &run->identity, buf_str(&body), out, &read, failure);
-    buf_clear(&body);
+    int result = read_answer(run, api, out, &read, failure);
     if (result)
         return result;
     run->usage = read.usage;
@@ -156,11 +178,49 @@ static int read_whole(struct ai_run *run, const struct ai_provider_ops *api, str
     return 0;
 }
 
+static void put_usage(struct ai_run *run)
+{
+    if (!run->identity.include_usage && !run->end.meta.ends_with_usage)
+        return;
+    ai_chunk_usage(&run->lines, &run->identity, &run->usage);
+    buf_add_char(&run->lines, '\n');
+}
+
+/* A provider that does not stream, or refuses with status 200, though a stream was asked for. An answer that is one text goes on as
+ * the chunks that it would have been. */
+static int read_no_stream(struct ai_run *run, const struct ai_provider_ops *api, struct ai_failure *failure)
+{
+    struct buf answer = {0};
+    struct ai_answer read;
+    int result = read_answer(run, api, &answer, &read, failure);
+    buf_clear(&answer);
+    if (result)
+        return result;
+    if (read.text.size == 0 || run->identity.choices > 1 || strcmp(read.finish_reason, "tool_calls") == 0) {
+        ai_failure_make(failure, AI_FAULT_PROTOCOL, STR("it does not stream"));
+        return -EPROTO;
+    }
+    run->usage = read.usage;
+    ai_run_keep_text(run, read.text);
+    ai_chunk_from_text(&run->lines, &run->identity, true, read.text);
+    buf_add_char(&run->lines, '\n');
+    ai_chunk_finish(&run->lines, &run->identity, read.finish_reason);
+    buf_add_char(&run->lines, '\n');
+    put_usage(run);
+    return 0;
+}
+
+static bool is_json(const struct fetch_answer *answer)
+{
+    static const struct str json = {"application/json", 16};
+    return answer->type.size >= json.size && str_equal_nocase(str_of(answer->type.at, json.size), json);
+}
+
 /* Its status says enough when the body is too long or does not come. */
 static int read_refusal(struct ai_run *run, const struct ai_provider_ops *api, struct ai_failure *failure)
 {
     struct buf body = {0};
-    int result = read_body(run, ERROR_BODY_MAX, &body);
+    int result = read_body(run, ERROR_BODY_MAX, clock_in_ms(ERROR_BODY_MS), &body);
     if (result != -ECANCELED)
         result = status_failure(run, api, fetch_stream_answer(run->upstream), buf_str(&body), failure);
     buf_clear(&body);
@@ -228,10 +288,7 @@ static int end_stream(struct reading *reading, struct ai_failure *failure)
         ai_failure_make(failure, AI_FAULT_BROKEN, STR("the stream has no end"));
         return -EPROTO;
     }
-    if (run->identity.include_usage || run->end.meta.ends_with_usage) {
-        ai_chunk_usage(&run->lines, &run->identity, &run->usage);
-        buf_add_char(&run->lines, '\n');
-    }
+    put_usage(run);
     return 0;
 }
 
@@ -240,8 +297,11 @@ static int read_events(struct reading *reading, struct ai_failure *failure)
 {
     struct ai_run *run = reading->run;
     struct str piece;
+    uint64_t until_ns = CLOCK_NEVER;
     for (;;) {
-        int result = read_piece(run, &piece);
+        int result = read_piece(run, &piece, until_ns);
+        if (result && result != -ECANCELED && ai_stream_is_whole(&reading->stream))
+            return end_stream(reading, failure); /* it has said all, if not that it has */
         if (result)
             return transport_failure(result, failure);
         if (piece.size == 0)
@@ -256,6 +316,8 @@ static int read_events(struct reading *reading, struct ai_failure *failure)
             result = ai_run_send(run);
         if (result)
             return result;
+        if (until_ns == CLOCK_NEVER && ai_stream_is_whole(&reading->stream))
+            until_ns = clock_in_ms(LAST_EVENTS_MS);
     }
 }
 
@@ -298,8 +360,9 @@ int ai_http_run(struct ai_run *run, struct buf *answer, struct ai_failure *failu
         return result;
     take_head(run, api, fetch_stream_answer(run->upstream));
     result = !is_success(fetch_stream_status(run->upstream)) ? read_refusal(run, api, failure)
-             : run->streams                                  ? read_stream(run, api, failure)
-                                                             : read_whole(run, api, answer, failure);
+             : !run->streams                                 ? read_whole(run, api, answer, failure)
+             : is_json(fetch_stream_answer(run->upstream))   ? read_no_stream(run, api, failure)
+                                                             : read_stream(run, api, failure);
     if (result)
         ai_http_close(run); /* at once: its client may have left */
     return result;

@@ -233,6 +233,49 @@ def test_a_provider_that_is_not_there(gateway, upstream, models):
     check_money(gateway, account)
 
 
+@pytest.mark.parametrize("name, code", [("slow-refusal", 429), ("dribbled-refusal", 503)])
+def test_the_words_of_a_refusal_are_not_waited_for(gateway, upstream, name, code):
+    """The provider may be silent for a minute, but its status has been said."""
+    account = payer(gateway)
+    model = use(gateway, upstream, name, [name], idle_ms=60000, total_ms=60000)
+    began = time.monotonic()
+    answer = ask(account, model)
+    assert answer.status_code == code and time.monotonic() - began < 12, answer.text
+    check_money(gateway, account)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_under_status_200_is_one(gateway, upstream, models, stream):
+    """As such is known what it means: nobody else is asked what the client did wrong."""
+    account = payer(gateway)
+    use_quick(gateway, upstream, "false-success", ["refuse-with-200", "fine"])
+    ai.wait_known(gateway, "false-success")
+    answer = ask(account, "false-success", stream)
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "context_length_exceeded", answer.text
+    check_money(gateway, account)
+
+
+@pytest.mark.parametrize("usage", [False, True])
+def test_a_provider_that_does_not_stream_serves_who_wants_a_stream(gateway, models, usage):
+    account = payer(gateway)
+    answer = ask(account, models["never-streams"], True, stream_options={"include_usage": usage})
+    chunks = chunks_of(answer)
+    assert text_of(chunks) == SAID
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks if chunk["choices"]][-1] == "stop"
+    assert [chunk["usage"]["total_tokens"] for chunk in chunks if chunk.get("usage")] == usage * [USAGE["total_tokens"]]
+    assert job_of(gateway, answer)[:2] == ("completed", WHOLE)
+    check_money(gateway, account)
+
+
+@pytest.mark.parametrize("name", ["no-done", "cut-at-the-end"])
+def test_a_stream_whose_choices_have_ended_is_whole(gateway, models, name):
+    account = payer(gateway)
+    answer = ask(account, models[name], True)
+    assert text_of(chunks_of(answer)) == SAID
+    assert job_of(gateway, answer)[0] == "completed"
+    check_money(gateway, account)
+
+
 # ---- in the middle ----
 
 @pytest.mark.parametrize("name", LATE)

@@ -197,6 +197,50 @@ def stall(call):
 
 
 @script
+def slow_refusal(call):
+    """A status that says all, and words that never come."""
+    call.head(429, Content_Length=1000, Retry_After=1)
+    call.wait()
+
+
+@script
+def dribbled_refusal(call):
+    call.head(503, Transfer_Encoding="chunked")
+    for _ in range(int(FOR_EVER_S / 0.1)):
+        call.chunk(b" ")
+        call.wait(0.1)
+
+
+@script
+def refuse_with_200(call):
+    """Asked for a stream or not."""
+    call.answer({"error": {"message": "this is too long", "type": "invalid_request_error", "code": "context_length_exceeded"}})
+
+
+@script
+def never_streams(call):
+    call.answer(call.openai_body())
+
+
+@script
+def no_done(call, closes=False):
+    """Its choice ends, and then nothing comes any more."""
+    call.begin_stream()
+    call.openai_role()
+    words(call)
+    call.openai_event(finish="stop")
+    if closes:
+        call.close()
+    else:
+        call.wait()
+
+
+@script
+def cut_at_the_end(call):
+    no_done(call, closes=True)
+
+
+@script
 def break_off(call):
     call.begin_stream()
     for word in WORDS[:3]:
