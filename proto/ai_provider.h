@@ -42,10 +42,13 @@ struct ai_stream {
     struct ai_usage told;        /* as the provider told it so far */
     bool has_prompt_tokens;
     bool has_completion_tokens;
-    int64_t block;        /* Anthropic: the content block at hand; -1: none */
-    bool block_is_tool;   /* it is a tool call */
-    unsigned tool_calls;  /* that have begun */
-    uint64_t block_bytes; /* of its input so far */
+    int64_t block;       /* Anthropic: the content block at hand; -1: none */
+    bool block_is_tool;  /* it is a tool call */
+    unsigned tool_calls; /* that have begun */
+    uint32_t tool_ids
+        [AI_TOOL_CALLS_MAX]; /* OpenAI: of these calls, by their numbers, a hash of the id; 0: not begun */
+    bool renumbers;          /* the provider gives several calls one number */
+    uint64_t block_bytes;    /* of its input so far */
 };
 
 /* The value of an answer's header; absent when it has none of that name (in lower case). */

@@ -23,7 +23,7 @@ struct ai_choice {
     struct str content; /* absent: null, or nothing added; and so are all that follow */
     struct str refusal;
     struct str reasoning;
-    const struct ai_tool_call *calls;
+    struct ai_tool_call *calls;
     size_t call_count;
     const struct json *function_call;
     const struct json *annotations;

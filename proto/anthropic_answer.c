@@ -1,5 +1,6 @@
 /* Unstreamed answers and errors of the Messages API, and the table of its functions. */
 #include "proto/ai_classify.h"
+#include "proto/ai_mend.h"
 #include "proto/anthropic_internal.h"
 
 #include <errno.h>
@@ -103,10 +104,9 @@ static void read_content(struct arena *arena, const struct json *content, struct
 int anthropic_read_answer(struct arena *arena, const struct ai_identity *identity, struct str body,
                           struct buf *out, struct ai_answer *answer, struct ai_failure *failure)
 {
-    const char *error = NULL;
     struct ai_choice choice = {.index = 0};
     const struct ai_extras extras = {.service_tier = STR_NONE};
-    const struct json *object = json_read(arena, body, &error);
+    const struct json *object = ai_read_json(arena, body);
     if (!object)
         return fail(failure, STR("the answer is no JSON"));
     if (ai_find_error(arena, identity, object, failure))
@@ -168,10 +168,9 @@ static const char *const headers_wanted[] = {"retry-after",
 static void read_error(struct arena *arena, int status, struct str body, ai_header_get *header,
                        const void *arg, struct str secret, int64_t now_ms, struct ai_failure *failure)
 {
-    const char *error_text = NULL;
     struct ai_upstream_error error = {.status = status};
     struct ai_rate rate;
-    const struct json *object = json_read(arena, body, &error_text);
+    const struct json *object = ai_read_json(arena, body);
     if (object)
         ai_read_error_object(json_member(object, "error"), &error);
     ai_classify(arena, &error, secret, failure);

@@ -7,6 +7,7 @@
  * here are passed over, as the API's description asks for.
  */
 #include "proto/ai_classify.h"
+#include "proto/ai_mend.h"
 #include "proto/anthropic_internal.h"
 
 static const struct ai_extras no_extras;
@@ -148,11 +149,10 @@ static enum ai_stream_state fail(struct ai_failure *failure, struct str why)
 enum ai_stream_state anthropic_stream_event(struct ai_stream *stream, struct arena *scratch, struct str type,
                                             struct str data, struct buf *out, struct ai_failure *failure)
 {
-    const char *error = NULL;
     stream->text = STR_NONE;
     if (data.size == 0)
         return AI_STREAM_MORE;
-    const struct json *event = json_read(scratch, data, &error);
+    const struct json *event = ai_read_json(scratch, data);
     if (json_type_of(event) != JSON_OBJECT)
         return fail(failure, STR("an event is no JSON object"));
     struct str said = text_member(event, "type");

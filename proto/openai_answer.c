@@ -2,6 +2,7 @@
 #include "proto/openai_internal.h"
 
 #include "proto/ai_classify.h"
+#include "proto/ai_mend.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -51,10 +52,9 @@ static void settle_usage(const struct ai_identity *identity, const struct json *
 int openai_read_answer(struct arena *arena, const struct ai_identity *identity, struct str body,
                        struct buf *out, struct ai_answer *answer, struct ai_failure *failure)
 {
-    const char *error = NULL;
     struct ai_choice choices[AI_CHOICES_MAX];
     struct ai_extras extras;
-    const struct json *object = json_read(arena, body, &error);
+    const struct json *object = ai_read_json(arena, body);
     if (!object)
         return fail(failure, STR("the answer is no JSON"));
     if (ai_find_error(arena, identity, object, failure))
@@ -126,10 +126,9 @@ static const char *const headers_wanted[] = {"retry-after",
 static void read_error(struct arena *arena, int status, struct str body, ai_header_get *header,
                        const void *arg, struct str secret, int64_t now_ms, struct ai_failure *failure)
 {
-    const char *error_text = NULL;
     struct ai_upstream_error error = {.status = status};
     struct ai_rate rate;
-    const struct json *object = json_read(arena, body, &error_text);
+    const struct json *object = ai_read_json(arena, body);
     const struct json *said = json_member(object, "error");
     if (object)
         ai_read_error_object(said ? said : object, &error);

@@ -112,6 +112,11 @@ static size_t utf8_sequence(const unsigned char *at, size_t left)
     return overlong || surrogate || too_large ? 0 : length;
 }
 
+size_t str_utf8_first(struct str text)
+{
+    return text.size > 0 ? utf8_sequence((const unsigned char *)text.at, text.size) : 0;
+}
+
 bool str_is_utf8(struct str text)
 {
     const unsigned char *at = (const unsigned char *)text.at;

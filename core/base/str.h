@@ -60,6 +60,8 @@ bool str_is_base62_behind(struct str text, struct str prefix);
 
 /* RFC 3629; no surrogates, nothing over U+10FFFF. */
 bool str_is_utf8(struct str text);
+/* The bytes of the character that the text begins with; 0: it begins with none. */
+size_t str_utf8_first(struct str text);
 /* Code points in valid UTF-8. */
 size_t str_utf8_length(struct str text);
 

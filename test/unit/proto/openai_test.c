@@ -396,6 +396,71 @@ static void tool_calls_come_in_pieces(void **state)
     assert_int_equal(stream.bytes, 3);
 }
 
+#define CALL_CHUNK(calls) CHAT_CHUNK DELTA("'tool_calls':[" calls "]", "null") "]}\n"
+
+static void calls_of_one_number_are_told_apart_by_their_ids(void **state)
+{
+    (void)state;
+    static const char *const events[] = {
+        "{'choices':[{'delta':{'role':'assistant','tool_calls':[{'index':0,'id':'a','function':{'name':'f','arguments':'{}'}}]}}]}",
+        "{'choices':[{'delta':{'tool_calls':[{'index':0,'id':'b','function':{'name':'g','arguments':'['}}]}}]}",
+        "{'choices':[{'delta':{'tool_calls':[{'index':0,'function':{'arguments':']'}}]}}]}",
+        "{'choices':[{'delta':{'tool_calls':[{'id':'c','function':{'name':'h','arguments':'1'}}]}}]}",
+        NULL,
+    };
+    struct ai_identity identity = ai_test_identity(AI_CHAT);
+    streamed(
+        &identity, events,
+        CHAT_CHUNK DELTA("'role':'assistant','tool_calls':[{'index':0,'id':'a','type':'function','function':"
+                         "{'name':'f','arguments':'{}'}}]",
+                         "null") "]}\n" //
+        CALL_CHUNK("{'index':1,'id':'b','type':'function','function':{'name':'g','arguments':'['}}")
+            CALL_CHUNK("{'index':1,'function':{'arguments':']'}}") CALL_CHUNK(
+                "{'index':2,'id':'c','type':'function','function':{'name':'h','arguments':'1'}}") "MORE");
+}
+
+static void calls_that_come_by_turns_keep_their_numbers(void **state)
+{
+    (void)state;
+    static const char *const events[] = {
+        "{'choices':[{'delta':{'role':'assistant','tool_calls':[{'index':0,'id':'a','function':{'name':'f','arguments':'1'}},"
+        "{'index':1,'id':'b','function':{'name':'f','arguments':'2'}}]}}]}",
+        "{'choices':[{'delta':{'tool_calls':[{'index':0,'id':'a','function':{'name':'f','arguments':'3'}}]}}]}",
+        "{'choices':[{'delta':{'tool_calls':[{'index':1,'function':{'arguments':'4'}}]}}]}",
+        NULL,
+    };
+    struct ai_identity identity = ai_test_identity(AI_CHAT);
+    streamed(
+        &identity, events,
+        CHAT_CHUNK DELTA("'role':'assistant','tool_calls':[{'index':0,'id':'a','type':'function','function':"
+                         "{'name':'f','arguments':'1'}},{'index':1,'id':'b','type':'function','function':"
+                         "{'name':'f','arguments':'2'}}]",
+                         "null") "]}\n" //
+        CALL_CHUNK("{'index':0,'id':'a','type':'function','function':{'name':'f','arguments':'3'}}")
+            CALL_CHUNK("{'index':1,'function':{'arguments':'4'}}") "MORE");
+}
+
+/* Bytes that are no UTF-8, halves of a character's two code units; what looks like one behind a backslash is none. */
+static void broken_characters_are_replaced_and_nothing_else(void **state)
+{
+    (void)state;
+    static const char *const events[] = {
+        "{'choices':[{'delta':{'role':'assistant','content':'a\xff\xe2\x82z'}}]}",
+        "{'choices':[{'delta':{'content':'\\ud83d'}}]}",
+        "{'choices':[{'delta':{'content':'\\ude00 \\ud83d\\ude00 \\\\ud83d'}}]}",
+        "{'choices':[{'delta':{'content':'x\xff'}",
+        NULL,
+    };
+    struct ai_identity identity = ai_test_identity(AI_CHAT);
+    streamed(&identity, events,
+             CHAT_CHUNK DELTA("'role':'assistant','content':'a\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz'",
+                              "null") "]}\n"                             //
+             CHAT_CHUNK DELTA("'content':'\xef\xbf\xbd'", "null") "]}\n" //
+             CHAT_CHUNK DELTA("'content':'\xef\xbf\xbd \xf0\x9f\x98\x80 \\\\ud83d'",
+                              "null") "]}\n" //
+                                      "FAILED provider_error");
+}
+
 static void choices_of_a_stream_are_told_apart(void **state)
 {
     (void)state;
@@ -532,6 +597,9 @@ int main(void)
         cmocka_unit_test(a_stream_that_is_cut_off_costs_what_was_delivered),
         cmocka_unit_test(a_streamed_completion_is_pieces_of_text),
         cmocka_unit_test(tool_calls_come_in_pieces),
+        cmocka_unit_test(calls_of_one_number_are_told_apart_by_their_ids),
+        cmocka_unit_test(calls_that_come_by_turns_keep_their_numbers),
+        cmocka_unit_test(broken_characters_are_replaced_and_nothing_else),
         cmocka_unit_test(choices_of_a_stream_are_told_apart),
         cmocka_unit_test(choices_of_a_chunk_are_bounded),
         cmocka_unit_test(a_stream_may_fail_at_any_event),
