@@ -83,6 +83,27 @@ static bool find_all(void)
 
 /* ---- what comes ---- */
 
+/* What JSON lets stand in a string and a terminal would obey: DEL, and U+0080 to U+009F. It stays JSON. */
+static void print_safely(struct str text)
+{
+    struct buf out = {0};
+    for (size_t i = 0; i < text.size; i++) {
+        unsigned char c = (unsigned char)text.at[i];
+        unsigned char next = i + 1 < text.size ? (unsigned char)text.at[i + 1] : 0;
+        char escaped[8];
+        bool is_c1 = c == 0xc2 && next >= 0x80 && next < 0xa0;
+        if (c == 0x7f || is_c1) {
+            snprintf(escaped, sizeof escaped, "\\u%04x", is_c1 ? next : c);
+            buf_add_text(&out, escaped);
+            i += is_c1;
+        } else {
+            buf_add_char(&out, text.at[i]);
+        }
+    }
+    printf("%.*s\n", STR_ARG(buf_str(&out)));
+    buf_clear(&out);
+}
+
 static void print_event(struct str text)
 {
     struct arena arena;
@@ -93,10 +114,11 @@ static void print_event(struct str text)
     if (event) {
         const struct json *member = json_member(event, "data");
         json_write_value(&data, member ? member : event);
-        printf("%.*s %.*s %.*s\n", STR_ARG(json_string(json_member(event, "timestamp"))),
-               STR_ARG(json_string(json_member(event, "type"))), STR_ARG(buf_str(&data)));
+        printf("%.*s %.*s ", STR_ARG(json_string(json_member(event, "timestamp"))),
+               STR_ARG(json_string(json_member(event, "type"))));
+        print_safely(buf_str(&data));
     } else {
-        printf("%.*s\n", STR_ARG(text));
+        print_safely(text);
     }
     fflush(stdout);
     buf_clear(&data);

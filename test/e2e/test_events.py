@@ -2,6 +2,7 @@
 
 import json
 import re
+import select
 import subprocess
 import threading
 import time
@@ -447,6 +448,19 @@ def test_tail_says_why_it_is_refused(live, tail):
         assert process.wait(20) == 1
         assert why in process.stderr.read()
     assert run("tail", "--credentials", "/nonexistent/file").returncode == 2
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_what_others_wrote_does_not_command_the_terminal(live, account, tail, words):
+    data = {"text": "\x1b[2J \x9b2J \x7f \u0085 \u00e4 \u4e16 \u00a0"}
+    process = tail(live.url, account.key, *words)
+    hears = lambda: live.sql("SELECT event_add(%s, 'inference', 'job.failed', %s)", number_of(live, account), json.dumps(data)) and \
+        select.select([process.stdout], [], [], 1)[0]
+    wait_until(hears, 20, "it listens")
+    line = process.stdout.readline()
+    assert not any(ord(c) < 0x20 or 0x7f <= ord(c) < 0xa0 for c in line.rstrip("\n"))
+    told = json.loads(line if words else line.split(maxsplit=2)[2])
+    assert (told["data"] if words else told) == data
 
 
 SEED = """
