@@ -46,6 +46,8 @@ bool call_cached(struct call *call);
 
 /* Names the job in the answer's head: X-Job-Id. */
 void call_name(struct call *call);
+/* Where it can be looked at, of an answer that is the job: Location. */
+void call_point(struct call *call);
 /* The row of a call that is to be submitted: false when it has replied. With a key it is committed with it, and with the answer that
  * holds until there is another, for `running_s` at most. Waits. */
 bool call_accept(struct call *call, struct str answer, int64_t running_s);

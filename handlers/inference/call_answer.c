@@ -102,6 +102,11 @@ void call_name(struct call *call)
     reply_header(call->request, "X-Job-Id", call->id);
 }
 
+void call_point(struct call *call)
+{
+    reply_header(call->request, "Location", arena_printf(call->request->arena, "/v1/jobs/%s", call->id));
+}
+
 bool call_accept(struct call *call, struct str answer, int64_t running_s)
 {
     int result = ai_job_accept(call->order.id, call->order.account_id, &call->meta, call->order.body,
@@ -126,8 +131,12 @@ static bool commit(struct call *call)
     call_put_job(&json, call);
     json_close(&json, '}');
     buf_add_char(&body, '\n');
+    size_t fields = call->request->http->field_count;
+    call_point(call);
     bool done = call_accept(call, buf_str(&body), config->ai_call_s);
     buf_clear(&body);
+    if (done)
+        call->request->http->field_count = fields; /* of that answer, not of this one */
     CRASH_POINT("call-accepted");
     return done;
 }
@@ -233,6 +242,7 @@ bool call_again(void *arg, int status, struct str body)
     call->order.id = id;
     call->meta.created_ms = job.created_ms;
     reply_header(request, "Idempotent-Replayed", "true");
+    reply_header(request, "X-Cache", "BYPASS"); /* a cached one would have had its answer at once */
     reply_header(request, "X-Job-Id", arena_printf(request->arena, "%.*s", STR_ARG(id)));
     reply_end_of(call, &job);
     return true;

@@ -30,7 +30,7 @@ void call_job(struct call *call)
     json_close(&json, '}');
     buf_add_char(&body, '\n');
     call_name(call);
-    reply_header(request, "Location", arena_printf(request->arena, "/v1/jobs/%s", call->id));
+    call_point(call);
     reply_header(request, "Preference-Applied", "respond-async");
     /* Between the row and the queue's word a moment passes, and no more. */
     if (call_accept(call, buf_str(&body), config->request_timeout_s) && submit(call))

@@ -313,14 +313,18 @@ def test_a_key_calls_the_provider_once(calls, stream):
 
 
 def test_a_call_with_a_key_goes_on_without_its_client(calls):
-    model = provide(calls, "alone", delay_ms=1500)
+    model = provide(calls, "alone", delay_ms=2500)
     account = payer(calls)
     headers = {"Authorization": f"Bearer {account.key}", "Idempotency-Key": "alone"}
     with pytest.raises(requests.exceptions.ReadTimeout):
         requests.post(calls.url + COMPLETIONS, json={**PROMPT, "model": model}, headers=headers, timeout=0.5)
+    ask = lambda: requests.post(calls.url + COMPLETIONS, json={**PROMPT, "model": model}, headers=headers, timeout=30)
+    answer = wait_until(lambda: (lambda answer: answer if answer.status_code != 409 else None)(ask()), 1, "it is known to have left")
+    assert answer.status_code == 202 and answer.headers["Location"] == f"/v1/jobs/{answer.json()['id']}"
     (row,) = ai.wait_jobs(calls, account, 1)
     assert row[1] == "completed"
-    answer = requests.post(calls.url + COMPLETIONS, json={**PROMPT, "model": model}, headers=headers, timeout=30)
+    answer = ask()
+    assert "Location" not in answer.headers and answer.headers["X-Cache"] == "BYPASS"
     assert answer.status_code == 200 and answer.json() == account.call("GET", f"/v1/jobs/{row[0]}").json()["response"]
     assert answer.headers["Idempotent-Replayed"] == "true" and answer.headers["X-Job-Id"] == row[0] == answer.json()["id"]
 
