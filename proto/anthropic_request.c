@@ -194,6 +194,25 @@ static void put_prompt(struct json_out *json, struct str prompt)
 
 /* ---- tools ---- */
 
+/* OpenAI's API takes a schema that says no type, for it can be of an object alone; here it must say so. */
+static void put_schema(struct json_out *json, const struct json *parameters)
+{
+    struct buf text = {0};
+    if (is_there(json_member(parameters, "type"))) {
+        json_put_value(json, "input_schema", parameters);
+        return;
+    }
+    json_write_value(&text, parameters);
+    struct buf typed = {0};
+    buf_add_literal(&typed, "{\"type\":\"object\"");
+    if (json_count(parameters) > 0)
+        buf_add_char(&typed, ',');
+    buf_add_str(&typed, str_of(text.at + 1, text.size - 1));
+    json_put_raw(json, "input_schema", buf_str(&typed));
+    buf_clear(&text);
+    buf_clear(&typed);
+}
+
 static void put_tool(struct json_out *json, const struct json *function)
 {
     const struct json *description = json_member(function, "description");
@@ -204,7 +223,7 @@ static void put_tool(struct json_out *json, const struct json *function)
     if (is_there(description))
         json_put_value(json, "description", description);
     if (is_there(parameters))
-        json_put_value(json, "input_schema", parameters);
+        put_schema(json, parameters);
     else
         json_put_raw(json, "input_schema", STR("{\"type\":\"object\",\"properties\":{}}"));
     if (is_there(strict))

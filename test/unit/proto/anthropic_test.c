@@ -131,6 +131,11 @@ static void tools_and_their_choice_are_translated(void **state)
                       ",'tools':[{'name':'f','description':'d','input_schema':{'type':'object','properties':"
                       "{'a':{'minimum':0.10}}},'strict':true}]");
     parameter_written(TOOL, TOOL_WRITTEN);
+    parameter_written(
+        "'tools':[{'type':'function','function':{'name':'f','parameters':{'properties':{'type':{}}}}}]",
+        ",'tools':[{'name':'f','input_schema':{'type':'object','properties':{'type':{}}}}]");
+    parameter_written("'tools':[{'type':'function','function':{'name':'f','parameters':{}}}]",
+                      ",'tools':[{'name':'f','input_schema':{'type':'object'}}]");
     parameter_written(TOOL ",'tool_choice':'none','parallel_tool_calls':false",
                       TOOL_WRITTEN ",'tool_choice':{'type':'none'}");
     parameter_written(TOOL ",'tool_choice':'auto'", TOOL_WRITTEN ",'tool_choice':{'type':'auto'}");
