@@ -392,20 +392,34 @@ static int end_leases(void)
                         NULL);
 }
 
+/* One that fails holds up no other. The first failure of one, or that of a store. */
+static int recall_listed(const struct pg_rows *rows)
+{
+    int first = 0;
+    for (size_t i = 0; i < pg_count(rows) && !fiber_canceled(); i++) {
+        struct arena arena;
+        arena_init(&arena);
+        int result = recall(&arena, pg_i64(rows, i, 0), pg_i64(rows, i, 1));
+        arena_clear(&arena);
+        if (result && !ledger_is_ones_own(result))
+            return result;
+        first = first ? first : result;
+    }
+    return first;
+}
+
 int lease_sweep(void)
 {
     struct pg_rows *rows;
     int result = pg_read(&sql_list, PG_VALUES(PG_INT(config->lease_idle_s), PG_INT(SWEEP_AT_ONCE)), &rows);
     if (result)
         return result;
-    for (size_t i = 0; i < pg_count(rows) && result == 0 && !fiber_canceled(); i++) {
-        struct arena arena;
-        arena_init(&arena);
-        result = recall(&arena, pg_i64(rows, i, 0), pg_i64(rows, i, 1));
-        arena_clear(&arena);
-    }
+    result = recall_listed(rows);
     pg_rows_free(rows);
-    return result ? result : end_leases();
+    if (result && !ledger_is_ones_own(result))
+        return result;
+    int ended = end_leases();
+    return ended ? ended : result;
 }
 
 int lease_forget(void)

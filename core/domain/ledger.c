@@ -90,6 +90,11 @@ int ledger_write(const struct pg_statement *statement, const struct pg_value *va
     return result;
 }
 
+bool ledger_is_ones_own(int error)
+{
+    return error == -EIO || error == -EEXIST;
+}
+
 /* ---- what there is ---- */
 
 int ledger_sums(struct arena *arena, int64_t account_id, struct ledger_sums *sums)

@@ -11,4 +11,8 @@
 int ledger_write(const struct pg_statement *statement, const struct pg_value *values, size_t count,
                  struct pg_rows **rows) MUST_USE;
 
+/* Whether it speaks of one account alone, as a statement that is refused does, and not of a store that is away: a round over many goes
+ * on with the others. */
+bool ledger_is_ones_own(int error);
+
 #endif

@@ -113,11 +113,16 @@ static int renew_one(int64_t account_id)
 int subscription_renew_due(void)
 {
     struct pg_rows *rows;
+    int first = 0; /* failure: one holds up no other, unless a store is away */
     int result = pg_read(&sql_due, PG_VALUES(PG_INT(AT_ONCE)), &rows);
     if (result)
         return result;
-    for (size_t i = 0; i < pg_count(rows) && result == 0 && !fiber_canceled(); i++)
+    for (size_t i = 0; i < pg_count(rows) && !fiber_canceled(); i++) {
         result = renew_one(pg_i64(rows, i, 0));
+        first = first ? first : result;
+        if (result && !ledger_is_ones_own(result))
+            break;
+    }
     pg_rows_free(rows);
-    return result;
+    return first;
 }

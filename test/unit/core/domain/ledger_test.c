@@ -192,6 +192,37 @@ static void a_renewal_waits_for_what_calls_have_reserved(void)
     ledger_assert_sound();
 }
 
+/* An account whose month can't be booked, and a lease that Redis can't read, are told of; those of others go their way. */
+static void one_that_fails_holds_up_no_other(void)
+{
+    int64_t accounts[2];
+    struct ledger_call call;
+    for (int i = 0; i < 2; i++) {
+        accounts[i] = account = ledger_account("1000");
+        assert_int_equal(subscription_start(account, STR("basic")), 0);
+    }
+    make_due();
+    ledger_sql("UPDATE subscription SET renews_at = renews_at - interval '1 day' WHERE account_id = %lld",
+               (long long)accounts[0]);
+    ledger_sql(
+        "INSERT INTO ledger_transfer (account_id, kind, debit, credit, amount, ref) SELECT 0, 'subscription', 'a', 'b', 1, "
+        "'subscription ' || account_id || '/' || extract(epoch FROM renews_at)::bigint FROM subscription WHERE account_id = %lld",
+        (long long)accounts[0]);
+    assert_int_equal(subscription_renew_due(), -EEXIST);
+    assert_true(ledger_has(accounts[0], "951", "0"));
+    assert_true(ledger_has(accounts[1], "902", "0"));
+
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(ledger_reserve(&call, accounts[i], MONEY_USD(1)), 0);
+    ledger_sql("UPDATE wallet_lease SET touched_at = touched_at - interval '1 hour'");
+    char key[32];
+    struct redis_value reply;
+    snprintf(key, sizeof key, "lease:%lld", (long long)accounts[0]);
+    assert_int_equal(redis_call(redis_shared(), &reply, &arena, STR("SET"), str_from(key), STR("x")), 0);
+    assert_int_equal(lease_sweep(), -EIO);
+    assert_true(ledger_has(accounts[1], "901", "1"));
+}
+
 static void renew(int number)
 {
     (void)number;
@@ -338,6 +369,7 @@ static void redis_that_has_more_than_was_lent_is_found(void)
     X(what_is_taken_at_once_by_many_never_makes_it_negative)                                                 \
     X(a_month_is_paid_out_of_what_is_lent)                                                                   \
     X(a_renewal_waits_for_what_calls_have_reserved)                                                          \
+    X(one_that_fails_holds_up_no_other)                                                                      \
     X(many_workers_take_a_month_once)                                                                        \
     X(months_are_counted_from_the_first_day)                                                                 \
     X(plans_have_prices_and_daily_limits)                                                                    \
