@@ -20,6 +20,7 @@ from http.client import HTTPException
 import ai
 import fetching
 import front
+import held
 import streams
 import webhooks
 from load import Broken, Client, run_wrk
@@ -46,6 +47,7 @@ class Plan:
         self.storm = 1000 if quick else 5000
         self.deliveries = 5000 if quick else 60000
         self.tests = 50 if quick else 500
+        self.held = 2000 if quick else 10000
 
 
 # ---- what costs the reactor alone ----
@@ -185,7 +187,7 @@ def measure_idle(plan, gateway):
 WHOLE_PARTS = {"create": measure_create, "wakes": measure_wakes, "jobs": measure_jobs, "chat": measure_chat}
 FRONT_PARTS = {"tls": front.measure_tls, "proxy": front.measure_proxy, "websocket": front.measure_websocket,
                "slow": front.measure_slow, "streams": streams.measure_streams, "fetch": fetching.measure_fetch}
-PARTS = ["idle", "reactor", *WHOLE_PARTS, *FRONT_PARTS, "webhooks", "ai"]
+PARTS = ["idle", "reactor", *WHOLE_PARTS, *FRONT_PARTS, "webhooks", "ai", "held"]
 
 
 def measure(plan, program, folder, parts):
@@ -194,7 +196,9 @@ def measure(plan, program, folder, parts):
         webhooks.measure_webhooks(plan, program, os.path.join(folder, "webhooks"))
     if "ai" in parts:
         ai.measure_ai(plan, program, os.path.join(folder, "ai"))
-    if set(parts) <= {"webhooks", "ai"}:
+    if "held" in parts:
+        held.measure_held(plan, program, os.path.join(folder, "held"))
+    if set(parts) <= {"webhooks", "ai", "held"}:
         return
     gateway = nginx = None
     try:
