@@ -11,6 +11,7 @@ import re
 import signal
 import threading
 import time
+import uuid as uuids
 
 import pytest
 import requests
@@ -27,7 +28,8 @@ SAID = "".join(WORDS)
 LOAD_S = 8
 CLIENTS = 6
 SHORT = {**ai.SETTINGS, "PG_TIMEOUT_MS": "2000", "LEASE_IDLE_SECONDS": "1", "AI_CALL_SECONDS": "20"}
-KINDS = ("whole", "stream", "job")
+KINDS = ("whole", "stream", "job", "keyed")
+INSIST_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ class Outcome:
             self.job = answer.json()["id"]
         elif self.status != 200:
             self.error = answer.json()["error"]
-        elif kind == "whole":
+        elif kind in ("whole", "keyed"):
             self.whole = answer.json()["choices"][0]["message"]["content"] == SAID
             assert self.whole
         else:
@@ -67,11 +69,26 @@ class Outcome:
 
 
 def ask(account, model, kind, timeout_s=60):
+    if kind == "keyed":
+        return insist(account, model)
     headers = {"Authorization": f"Bearer {account.key}", **({"Prefer": "respond-async"} if kind == "job" else {})}
     answer = requests.post(account.gateway.serves[0].url() + CHATS, headers=headers, timeout=timeout_s,
                            json={"model": model, "stream": kind == "stream", "max_tokens": 64,
                                  "messages": [{"role": "user", "content": "hello"}]})
     return Outcome(kind, answer)
+
+
+def insist(account, model):
+    """Under one key until there is an answer."""
+    key, until = str(uuids.uuid4()), time.monotonic() + INSIST_S
+    while True:
+        answer = requests.post(account.gateway.serves[0].url() + CHATS, timeout=60, json={
+            "model": model, "max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]},
+            headers={"Authorization": f"Bearer {account.key}", "Idempotency-Key": key})
+        if answer.status_code == 200 or time.monotonic() > until:
+            return Outcome("keyed", answer)
+        assert answer.status_code == 202 or answer.json()["error"]["code"], answer.text
+        time.sleep(0.05)
 
 
 def rows_of(gateway, account):
@@ -199,7 +216,7 @@ def test_a_server_killed_behind_the_row_of_a_call_with_a_key_loses_nothing(start
 # ---- under load ----
 
 class Load:
-    """Clients that call in all three ways, one after the other."""
+    """Clients that call in all ways, one after the other."""
 
     def __init__(self, gateway, upstream, clients=CLIENTS):
         self.gateway = gateway
