@@ -11,9 +11,9 @@
 enum {
     TEST_ID_SIZE = 27,
     REPLAY_AT_ONCE = 5000,
-    CATCH_UP_AT_ONCE = 50000, /* events that are looked at; each time all that the endpoint has is hashed */
-    LOOKED_MOST = 5000,       /* deliveries, in one request for those of a state */
-    LOG_MOST = 200,           /* attempts of one that are shown, the newest */
+    CATCH_UP_AT_ONCE = 100000, /* events that are looked at; each time all that the endpoint has is hashed */
+    LOOKED_MOST = 5000,        /* deliveries, in one request for those of a state */
+    LOG_MOST = 200,            /* attempts of one that are shown, the newest */
     DELIVERY_COLUMN_COUNT = 12,
 };
 

@@ -22,6 +22,11 @@ int64_t identity_sql(const char *format, ...)
     return services_sql(&services, text);
 }
 
+int64_t identity_sql_text(const char *text)
+{
+    return services_sql(&services, text);
+}
+
 void identity_set(const char *name, const char *value)
 {
     char error[256];

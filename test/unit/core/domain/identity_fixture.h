@@ -32,6 +32,7 @@ int identity_fixture_empty(void **state);
 void identity_on_loop(void (*body)(void));
 
 int64_t identity_sql(const char *format, ...) PRINTF_LIKE(1, 2);
+int64_t identity_sql_text(const char *text); /* of any length */
 void identity_set(const char *name, const char *value);
 
 /* The arena of the running test. */

@@ -161,6 +161,47 @@ static void a_claim_reads_what_it_takes_however_much_waits(void **state)
     }
 }
 
+static const char settle_a_hundred[] =
+    "SELECT webhook_settle(%lld, %d, %d, array_agg(n), array_agg(1::bigint), array_agg(0::bigint), array_agg(1::bigint), "
+    "array_agg(%d::bigint), array_agg(200::bigint), array_agg(NULL::text), array_agg(NULL::text), array_agg(%d::bigint), "
+    "array_agg(0::bigint), 0, 0, 0, false, 1000) FROM generate_series(%d, %d) AS n; ";
+
+static void add_settle(struct buf *sql, int64_t job_id, bool ok, int first)
+{
+    buf_add_text(sql, arena_printf(&identity_arena, settle_a_hundred, (long long)job_id, FENCE, ENDPOINT, ok,
+                                   ok ? -1 : 5000, first, first + 99));
+}
+
+/* The plans are made and kept while three deliveries wait. */
+static void a_settlement_reads_what_it_settles_however_much_waits(void **state)
+{
+    (void)state;
+    struct buf sql = {0};
+    arena_init(&identity_arena);
+    add_deliveries(3);
+    int64_t job_id = begin_job().id;
+    buf_add_literal(&sql, "ANALYZE webhook_due; ");
+    for (int i = 0; i < 8; i++)
+        add_settle(&sql, job_id, i % 2, 1001);
+    buf_add_literal(&sql, "INSERT INTO webhook_due (delivery_id, endpoint_id, next_at) "
+                          "SELECT n, 1, now() FROM generate_series(1001, 31000) AS n; "
+                          "CREATE TEMPORARY TABLE before AS SELECT seq_tup_read + idx_tup_fetch AS count "
+                          "FROM pg_stat_xact_user_tables WHERE relname = 'webhook_due'; ");
+    add_settle(&sql, job_id, true, 2001);
+    add_settle(&sql, job_id, false, 3001);
+    buf_add_literal(
+        &sql, "SELECT seq_tup_read + idx_tup_fetch - before.count FROM pg_stat_xact_user_tables, before "
+              "WHERE relname = 'webhook_due'");
+    buf_add_char(&sql, '\0');
+    assert_in_range(identity_sql_text(sql.at), 100, 2000);
+    assert_int_equal(identity_sql("SELECT count(*) FROM webhook_due WHERE tries = 1"), 100);
+    assert_int_equal(identity_sql("SELECT count(*) FROM webhook_due WHERE delivery_id BETWEEN 2001 AND 2100"),
+                     0);
+    assert_int_equal(identity_sql("SELECT count(*) FROM webhook_due"), 3 + 30000 - 100);
+    buf_clear(&sql);
+    arena_clear(&identity_arena);
+}
+
 /* ---- fences, repetition ---- */
 
 static void settle_what_is_anothers(void)
@@ -320,6 +361,7 @@ int main(void)
         CASE(an_attempt_that_was_stopped_counts_as_no_try),
         CASE(a_replay_frees_the_object_in_its_order),
         CASE(a_claim_reads_what_it_takes_however_much_waits),
+        CASE(a_settlement_reads_what_it_settles_however_much_waits),
         CASE(who_has_lost_the_job_logs_and_changes_nothing),
         CASE(a_repetition_changes_nothing),
         CASE(attempts_of_a_worker_that_died_are_logged_once),
