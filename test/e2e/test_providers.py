@@ -39,6 +39,9 @@ EARLY_WHOLE = {
     "too-long-length": (502, "provider_error"),
     "too-short-length": (502, "provider_error"),
     "endless": (502, "provider_error"),
+    "gzipped": (502, "provider_error"),
+    "redirect": (502, "provider_error"),
+    "trailing": (502, "provider_error"),
 }
 EARLY_STREAM = {"role-then-close": (502, "provider_error")}
 # In the middle of a stream: the code of the error event.
@@ -78,6 +81,8 @@ def models(gateway, upstream):
     for name in {case[0] for case in EARLY_CASES}:
         names[f"{name}>fine"] = f"first-{name}"
         use_quick(gateway, upstream, names[f"{name}>fine"], [name, "fine"])
+    names["redirect/once"] = "redirect-once"
+    use_quick(gateway, upstream, "redirect-once", ["redirect"])
     ai.wait_known(gateway, names["fine"])
     return names
 
@@ -178,6 +183,33 @@ def test_without_a_count_what_was_delivered_is_estimated(gateway, models, stream
     status, cost, *_ = job_of(gateway, answer)
     assert status == "completed" and tokens * PRICE_OUT < cost - CALL_PRICE < 100 * PRICE_IN + tokens * PRICE_OUT
     check_money(gateway, account)
+
+
+@pytest.mark.parametrize("name", ["negative-usage", "huge-usage"])
+def test_counts_that_can_not_be_are_estimated(gateway, models, name):
+    account = payer(gateway)
+    answer = ask(account, models[name])
+    assert answer.status_code == 200
+    usage = answer.json()["usage"]
+    tokens = -(-len(SAID) // 4)
+    assert usage["completion_tokens"] == tokens and 0 < usage["prompt_tokens"] < 100
+    assert usage["total_tokens"] == usage["prompt_tokens"] + tokens
+    check_money(gateway, account)
+
+
+def test_no_count_of_a_provider_costs_more_than_was_reserved(gateway, models):
+    account = payer(gateway)
+    answer = ask(account, models["dear-usage"])
+    assert answer.status_code == 200
+    _, cost, *_ = job_of(gateway, answer)
+    assert CALL_PRICE < cost < CALL_PRICE + 200 * PRICE_IN + 64 * PRICE_OUT  # its prompt's bytes, and max_tokens
+    check_money(gateway, account)
+
+
+def test_a_redirect_is_not_followed(gateway, upstream, models):
+    before = len(upstream.calls)
+    assert ask(payer(gateway), models["redirect/once"]).status_code == 502
+    assert all("elsewhere" not in call.path for call in upstream.calls[before:])
 
 
 # ---- before the first byte ----

@@ -7,6 +7,7 @@ Which script runs is said by the model that the request names, so one server pla
 """
 
 import contextlib
+import gzip
 import itertools
 import json
 import socket
@@ -308,6 +309,39 @@ def too_short_length(call):
     call.head(Content_Length=len(data) - 10)
     call.send(data)
     call.close()
+
+
+@script
+def gzipped(call):
+    """Nobody has asked for that."""
+    call.answer(gzip.compress(json.dumps(call.openai_body()).encode()), Content_Encoding="gzip")
+
+
+@script
+def redirect(call):
+    call.answer(b"", 307, Location=f"{call.upstream.url}/elsewhere")
+
+
+@script
+def trailing(call):
+    """An answer, and more behind it."""
+    call.answer(json.dumps(call.openai_body()).encode() + b"{}")
+
+
+@script
+def negative_usage(call):
+    call.answer({**call.openai_body(), "usage": {"prompt_tokens": -5, "completion_tokens": -1, "total_tokens": -6}})
+
+
+@script
+def huge_usage(call):
+    call.answer({**call.openai_body(), "usage": {"prompt_tokens": 2 ** 62, "completion_tokens": 10 ** 30, "total_tokens": 1}})
+
+
+@script
+def dear_usage(call):
+    """What it counts could be, but not of this call."""
+    call.answer({**call.openai_body(), "usage": {"prompt_tokens": 900000000, "completion_tokens": 900000000, "total_tokens": 1}})
 
 
 @script
