@@ -18,6 +18,13 @@ static bool is_json_type(const struct request *request)
             str_equal_nocase(media, STR("application/x-www-form-urlencoded")));
 }
 
+/* RFC 9110 §8.4: bodies are taken as they are; who packs one is told so, not that it is no JSON. */
+static bool is_packed(const struct request *request)
+{
+    struct str coding = http1_header(request->http->head, "content-encoding");
+    return coding.size > 0 && !str_equal_nocase(coding, STR("identity"));
+}
+
 static void reply_body_error(struct request *request, int result)
 {
     switch (result) {
@@ -46,6 +53,12 @@ const struct json *request_json(struct request *request)
 {
     if (!is_json_type(request)) {
         reply_error(request, ERROR_UNSUPPORTED_TYPE, NULL);
+        return NULL;
+    }
+    if (is_packed(request)) {
+        reply_header(request, "Accept-Encoding", "identity");
+        reply_error(request, ERROR_UNSUPPORTED_TYPE,
+                    "Content-Encoding is not supported: send the JSON as it is");
         return NULL;
     }
     struct str text;

@@ -1,5 +1,6 @@
 """What is refused, and how: status, body and headers of every error of the session surface."""
 
+import gzip
 import json
 import re
 import socket
@@ -83,6 +84,15 @@ def test_content_type_is_json_or_missing(client, content_type, status):
     assert answer.status_code == status
     if status == 415:
         assert answer.json() == {"error": "Content-Type must be application/json"}
+
+
+@pytest.mark.parametrize("coding,status", [("gzip", 415), ("br, gzip", 415), ("identity", 201), ("Identity", 201), ("", 201)])
+def test_a_packed_body_is_said_to_be_one(client, coding, status):
+    body = gzip.compress(b'{"user_id":"x"}') if status == 415 else b'{"user_id":"x"}'
+    answer = client.call("POST", "/session/create", data=body, headers={"Content-Encoding": coding})
+    assert answer.status_code == status
+    if status == 415:
+        assert answer.headers["Accept-Encoding"] == "identity" and "Content-Encoding" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("size,status", [(BODY_MAX - 1, 201), (BODY_MAX, 201), (BODY_MAX + 1, 413), (BODY_MAX * 8, 413)])
