@@ -125,23 +125,32 @@ static int tell(struct untold *untold)
     return result;
 }
 
+static void drop_told(struct untold *untold)
+{
+    struct arena arena;
+    arena_init(&arena);
+    struct str id = arena_str(&arena, untold->id);
+    bool settled = untold->settled;
+    drop(untold);
+    if (settled)
+        ai_ended_forget(&id, 1);
+    arena_clear(&arena);
+}
+
 void ai_untold_tell(void)
 {
     uint64_t until_ns = clock_in_ms(TELL_MS);
-    while (kept.open && !list_empty(&kept.all) && clock_now_ns() < until_ns) {
-        struct untold *untold = LIST_ENTRY(kept.all.next, struct untold, link);
+    if (!kept.open)
+        return;
+    LIST_EACH (&kept.all, item, after) {
+        struct untold *untold = LIST_ENTRY(item, struct untold, link);
         int result = tell(untold);
-        if (result && clock_now_ns() < untold->until_ns)
+        if (result == 0 || clock_now_ns() >= untold->until_ns)
+            drop_told(untold);
+        else if (result != -EIO) /* that Redis refuses one says nothing of the others */
             return;
-        struct str id = untold->id;
-        bool settled = untold->settled;
-        char name[64];
-        CHECK(id.size < sizeof name);
-        memcpy(name, id.at, id.size);
-        id.at = name;
-        drop(untold);
-        if (settled)
-            ai_ended_forget(&id, 1);
+        if (clock_now_ns() >= until_ns)
+            return;
     }
 }
 
