@@ -9,6 +9,7 @@ import os
 import random
 import re
 import signal
+import socket
 import threading
 import time
 import uuid as uuids
@@ -338,6 +339,48 @@ def test_a_job_outlives_its_worker_and_the_queue_together(start_gateway, upstrea
     gateway.sql("UPDATE ai_job SET ring_at = now() RETURNING 1")
     check_ends(gateway, account, [outcome])
     assert rows_of(gateway, account)[outcome.job][:2] == ("completed", WHOLE)
+
+
+@contextlib.contextmanager
+def redis_away(gateway):
+    """It has lost nothing, and nobody finds its socket."""
+    store = gateway.stores.redis
+    client = store.client()
+    client.ping()
+    os.rename(store.socket, store.socket + ".away")
+    try:
+        for kind in ("normal", "pubsub"):
+            client.client_kill_filter(_type=kind, skipme=True)
+        wait_until(lambda: requests.get(gateway.url + "/health", timeout=10).status_code == 503, 10, "Redis is away")
+        yield
+    finally:
+        os.rename(store.socket + ".away", store.socket)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_while_redis_is_away_cancels_its_call(own_stores, start_gateway, upstream, stream):
+    gateway = start_gateway(SHORT, stores=own_stores)
+    account = payer(gateway)
+    script = "stall" if stream else "silent"
+    model = use(gateway, upstream, "leaves", [script], header_ms=60000, idle_ms=60000, total_ms=60000)
+    before = len(upstream.of(script))
+    body = json.dumps({"model": model, "stream": stream, "messages": [{"role": "user", "content": "x"}]}).encode()
+    with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=20) as client:
+        client.sendall(f"POST {CHATS} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {account.key}\r\nX-Request-Id: leaver\r\n"
+                       f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: len(upstream.of(script)) > before, 10, "the provider is asked")
+        if stream:
+            assert b" 200 " in client.recv(4096)
+        away = contextlib.ExitStack()
+        away.enter_context(redis_away(gateway))
+    with away:
+        wait_until(lambda: '"leaver"' in gateway.serves[0].log(), 10, "its leaving is noticed")
+        (call,) = upstream.of(script)[before:]
+        assert not call.left_at
+    wait_until(lambda: call.left_at, 5, "the provider sees it")
+    ((_, status, cost),) = [row[:3] for row in ai.wait_jobs(gateway, account, 1)]
+    assert status == "cancelled" and (cost > 0) == stream
+    check_money(gateway, account)
 
 
 # ---- many that wait ----
