@@ -13,7 +13,7 @@ import ai
 from accounts import error_of
 from certificates import Authority
 from stores import wait_until
-from wakegate import ADMIN_TOKEN, Gateway
+from wakegate import ADMIN_TOKEN, Gateway, run
 
 
 def free_port():
@@ -186,6 +186,13 @@ def test_where_the_front_door_speaks_tls_pods_have_a_plain_one(stores, tmp_path)
         gateway.close()
     finally:
         gateway.abandon()
+
+
+@pytest.mark.parametrize("value", ["nonsense", ":8080", "127.0.0.1:", "127.0.0.1:65536", "8.8.8.8:8080"])
+def test_a_listener_for_pods_that_can_not_be_stops_the_start(chatting, value):
+    done = run("serve", "--env-file", chatting.env_file, env={"POD_LISTEN": value, "PORT": "0"})
+    assert done.returncode != 0
+    assert len([line for line in done.stderr.splitlines() if "POD_LISTEN" in line and not line.startswith("{")]) == 1, done.stderr
 
 
 def test_a_gateway_that_is_away_is_asked_again(stores):
