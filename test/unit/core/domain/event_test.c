@@ -268,6 +268,30 @@ static void a_reader_goes_on_after_what_it_has_had(void **state)
     identity_on_loop(find_places);
 }
 
+/* The plans are made and kept while two accounts have events. */
+static void a_relay_reads_what_it_moves_however_many_accounts_there_are(void **state)
+{
+    (void)state;
+    struct buf sql = {0};
+    buf_add_literal(&sql, "SELECT event_add(n, 'gpu', 'job.failed', '{}') FROM generate_series(1, 2) AS n; "
+                          "SELECT count(*) FROM event_relay(100); ANALYZE event_head, event_outbox; ");
+    for (int i = 0; i < 8; i++)
+        buf_add_literal(&sql,
+                        "SELECT event_add(n, 'gpu', 'job.failed', '{}') FROM generate_series(1, 2) AS n; "
+                        "SELECT count(*) FROM event_relay(100); ");
+    buf_add_literal(&sql,
+                    "INSERT INTO event_head (account_id) SELECT n FROM generate_series(1001, 21000) AS n; "
+                    "SELECT event_add(n, 'gpu', 'job.failed', '{}') FROM generate_series(1001, 5000) AS n; "
+                    "CREATE TEMPORARY TABLE before AS SELECT sum(seq_tup_read + idx_tup_fetch) AS count "
+                    "FROM pg_stat_xact_user_tables WHERE relname IN ('event_head', 'event_outbox'); "
+                    "SELECT count(*) FROM event_relay(100); "
+                    "SELECT sum(seq_tup_read + idx_tup_fetch) - min(before.count) "
+                    "FROM pg_stat_xact_user_tables, before WHERE relname IN ('event_head', 'event_outbox')");
+    buf_add_char(&sql, '\0');
+    assert_in_range(identity_sql_text(sql.at), 400, 4000);
+    buf_clear(&sql);
+}
+
 static int empty(void **state)
 {
     identity_sql("TRUNCATE event, event_head, event_outbox");
@@ -285,6 +309,7 @@ int main(void)
         CASE(a_message_has_a_line_for_each_event),
         CASE(numbers_have_no_gaps_whatever_order_writers_have),
         CASE(events_are_numbered_in_the_order_of_their_causes),
+        CASE(a_relay_reads_what_it_moves_however_many_accounts_there_are),
         CASE(a_reader_goes_on_after_what_it_has_had),
 #undef CASE
     };
