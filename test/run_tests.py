@@ -32,9 +32,10 @@ import xml.etree.ElementTree as ElementTree
 # Tests wait for most of their time: more workers than processors.
 PYTEST_WORKERS = max(4, 3 * (os.cpu_count() or 1))
 FEW_WORKERS = 3  # for a single file: each makes a gateway of its own for it
-# Of what builds and fuzzes beside tests that look at the clock.
+# Of what builds beside tests that look at the clock.
 BESIDE_NICE = 10
 MEMORY = "/dev/shm"
+MEMORY_ROOM = 4 << 30  # bytes
 UNIT_TIMEOUT_S = 120
 PYTEST_CASE_TIMEOUT_S = 180
 FUZZ_PARALLEL = 2
@@ -79,7 +80,7 @@ class Runner:
         self.reports = os.path.abspath(os.path.join(self.out, "sanitizer"))
         self.ends_at = time.monotonic() + DEADLINE_S
         self.running = set()
-        self.memory = None  # the folder of what is kept in memory while tests run
+        self.memory = make_memory()
         self.beside = False  # another phase is at work
 
     def remaining_s(self):
@@ -123,6 +124,8 @@ class Runner:
         for name, value in defaults.items():
             env[name] = ":".join(filter(None, [value, os.environ.get(name)])) + log
         env["PYTHONDONTWRITEBYTECODE"] = "1"
+        if self.memory:
+            env["WAKEGATE_TEST_MEMORY"] = self.memory
         return env
 
     def behind(self):
@@ -205,7 +208,8 @@ class Runner:
             return
         if not self.build(["-k", *(os.path.join(folder, "bin", name) for name in names)]):
             return
-        with concurrent.futures.ThreadPoolExecutor(FUZZ_PARALLEL) as pool:
+        # Beside tests one after the other, and for longer: each has what is left of one processor.
+        with concurrent.futures.ThreadPoolExecutor(1 if self.beside else FUZZ_PARALLEL) as pool:
             for text, counts in pool.map(lambda name: self.fuzz_target(name, folder), names):
                 self.say(text)
                 self.counts.add(**counts)
@@ -239,7 +243,7 @@ class Runner:
         env = self.environment(None)
         env["ASAN_OPTIONS"] += f":quarantine_size_mb={FUZZ_QUARANTINE_MB}"
         status, output = self.run(
-            [*self.behind(), *command],
+            command,
             env=env,
             timeout_s=timeout_s,
             stdout=subprocess.PIPE,
@@ -258,10 +262,6 @@ class Runner:
             os.unlink(junit)
         env = self.environment(self.reports)
         env["WAKEGATE_BIN"] = os.path.abspath(self.program())
-        if os.access(MEMORY, os.W_OK):
-            self.memory = tempfile.mkdtemp(prefix="wg-", dir=MEMORY)
-            os.chmod(self.memory, 0o711)
-            env["WAKEGATE_TEST_MEMORY"] = self.memory
         targets = folders
         if self.only:
             targets = [self.only if self.only.startswith(folder) else os.path.join(folder, self.only) for folder in folders]
@@ -272,7 +272,6 @@ class Runner:
              "-o", f"timeout={PYTEST_CASE_TIMEOUT_S}", f"--junitxml={junit}", *targets],
             env=env, stdout=output, stderr=output,
         )
-        self.drop_memory()
         counts = read_junit(junit)
         # 5: pytest found no test, which is none, unless one was asked for
         if status != 0 and counts["failed"] == 0 and (status != 5 or self.only):
@@ -301,6 +300,19 @@ class Runner:
         if reports:
             self.say(f"FAILED  {folder}: {len(reports)} sanitizer report(s), above")
             self.counts.add(failed=len(reports))
+
+
+def make_memory():
+    """A folder for the files of the PostgreSQLs that tests start: on a disk's file system making and deleting them takes longer
+    than all that is done with them. None where there is too little memory for that."""
+    if not os.access(MEMORY, os.W_OK):
+        return None
+    room = os.statvfs(MEMORY)
+    if room.f_bavail * room.f_frsize < MEMORY_ROOM or room.f_flag & os.ST_NOEXEC:
+        return None
+    folder = tempfile.mkdtemp(prefix="wg-", dir=MEMORY)
+    os.chmod(folder, 0o711)
+    return folder
 
 
 def count_cases(output):
@@ -413,13 +425,16 @@ def main():
     parser.add_argument("--make", default="make BUILD=asan", help="the make command that builds, with its variables")
     parser.add_argument("--out", default="build/asan", help="the folder that it builds into")
     parser.add_argument("--only", default="", help="one test file or test")
-    parser.add_argument("--seconds", type=int, default=5, help="how long each target is fuzzed; 0: replay alone")
+    parser.add_argument("--seconds", type=int, default=8, help="how long each target is fuzzed; 0: replay alone")
     options = parser.parse_args()
     runner = Runner(options)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, runner.stop)
     os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-    run_phases(runner, options.phases)
+    try:
+        run_phases(runner, options.phases)
+    finally:
+        runner.drop_memory()
     runner.say(str(runner.counts))
     return 1 if runner.counts.failed else 0
 

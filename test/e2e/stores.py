@@ -19,9 +19,8 @@ TESTS = "tests"  # what connections of our own say that they are
 START_S = 30
 
 
-# A folder in memory; who gives one takes away what a run that was killed has left in it.
-MEMORY = os.environ.get("WAKEGATE_TEST_MEMORY", "/dev/shm")
-MEMORY_ROOM = 4 << 30  # bytes that have to be free, for all clusters of a run
+# Where files are made and deleted faster than on a disk (test/run_tests.py).
+MEMORY = os.environ.get("WAKEGATE_TEST_MEMORY", "/tmp")
 
 
 def make_folder():
@@ -30,23 +29,16 @@ def make_folder():
 
 
 def make_fast_folder(prefix="wg-"):
-    """For the thousands of files that PostgreSQL makes and deletes: in memory, where there is enough of it. A file system on a
-    disk takes longer for them than PostgreSQL itself."""
-    try:
-        room = os.statvfs(MEMORY)
-        if room.f_bavail * room.f_frsize >= MEMORY_ROOM and not room.f_flag & os.ST_NOEXEC:
-            return tempfile.mkdtemp(prefix=prefix, dir=MEMORY)
-    except OSError:
-        pass
-    return tempfile.mkdtemp(prefix=prefix, dir="/tmp")
+    """For the thousands of files that PostgreSQL makes and deletes."""
+    return tempfile.mkdtemp(prefix=prefix, dir=MEMORY)
 
 
 def remove_folder(folder):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_until(ask, timeout_s=15, what="it", pause_s=0.02):
-    """Asks until the answer is true, and returns it. The longer that takes, the seldomer it asks."""
+def wait_until(ask, timeout_s=15, what="it", pause_s=None):
+    """Asks until the answer is true, and returns it. The longer that takes, the seldomer it asks, if it is not told how often."""
     began = time.monotonic()
     deadline = began + timeout_s
     while True:
@@ -55,7 +47,7 @@ def wait_until(ask, timeout_s=15, what="it", pause_s=0.02):
             return answer
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {timeout_s} s, last answer {answer!r}")
-        time.sleep(max(pause_s, min((time.monotonic() - began) / 20, 0.25)))
+        time.sleep(pause_s or max(0.02, min((time.monotonic() - began) / 20, 0.25)))
 
 
 def end_process(process, number=signal.SIGTERM, timeout_s=15):

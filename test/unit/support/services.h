@@ -1,5 +1,5 @@
 /*
- * A PostgreSQL and a Redis of the test's own: real servers in a new folder below /tmp, reachable by unix sockets only,
+ * A PostgreSQL and a Redis of the test's own: real servers in a new folder, reachable by unix sockets only,
  * gone when the test ends (and when it crashes: the kernel then kills them; only the folder is left).
  *
  *     static struct services services;
