@@ -70,8 +70,8 @@ def test_the_conversation_goes_along(chatting):
     client.wait_status(uuid, "sleeping")
     assert client.chat(uuid, "once more", wait=30).status_code == 200
     tokens = wait_until(lambda: (lambda rows: rows if len(rows) == 3 else None)(chatting.sql(
-        "SELECT prompt_tokens FROM ai_job j JOIN account a ON a.id = j.account_id WHERE a.name = 'talker' ORDER BY seq")), 10,
-        "three jobs")
+        "SELECT prompt_tokens FROM ai_job j JOIN account a ON a.id = j.account_id WHERE a.name = 'talker' "
+        "AND j.status = 'completed' ORDER BY seq")), 10, "three jobs")
     assert tokens[0] < tokens[1] < tokens[2]
 
 
