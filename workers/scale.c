@@ -227,7 +227,7 @@ static int wait_until_quiet(struct job *job, struct instance *instance)
             return 0;
         if (late)
             return -ECANCELED;
-        /* The snapshot of an earlier change may have been written after ours: nobody is to find the way by it. */
+        /* Redis may have missed our snapshot: nobody is to find the way by that of an earlier change. */
         instance_publish(instance);
         result = fiber_sleep_ms(DRAIN_POLL_MS);
         if (result)

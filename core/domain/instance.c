@@ -191,9 +191,8 @@ static bool snapshot_read(struct arena *arena, struct str text, struct str id, s
     return true;
 }
 
-/* A writer overwrites; a reader that fills in what it found only sets what is not there, so that it can't put an
- * older row over a newer one. */
-static void snapshot_send(const struct instance *instance, bool only_if_absent)
+/* Writers and readers that fill in what they found alike: an older row does not go over a newer one. */
+static void snapshot_send(const struct instance *instance)
 {
     char key[9 + INSTANCE_ID_MAX];
     char text[SNAPSHOT_MAX];
@@ -201,18 +200,14 @@ static void snapshot_send(const struct instance *instance, bool only_if_absent)
     CHECK(instance->id.size <= INSTANCE_ID_MAX);
     memcpy(key, "instance:", 9);
     memcpy(key + 9, instance->id.at, instance->id.size);
-    const struct str args[] = {STR("SET"),
-                               str_of(key, 9 + instance->id.size),
-                               snapshot_text(instance, text),
-                               STR("PX"),
-                               str_of(ttl, format_u64(ttl, INSTANCE_SNAPSHOT_MS)),
-                               STR("NX")};
-    redis_send(redis_shared(), args, only_if_absent ? 6 : 5);
+    const struct str args[] = {str_of(key, 9 + instance->id.size), snapshot_text(instance, text),
+                               str_of(ttl, format_u64(ttl, INSTANCE_SNAPSHOT_MS))};
+    redis_send_script(redis_shared(), "instance_put.lua", args, ARRAY_SIZE(args), 1);
 }
 
 void instance_publish(const struct instance *instance)
 {
-    snapshot_send(instance, false);
+    snapshot_send(instance);
 }
 
 /* ---- what clients ask for ---- */
@@ -261,7 +256,7 @@ int instance_from_snapshot(struct arena *arena, struct str id, const struct redi
         result = -ENOENT;
     /* What a scope reads may not be committed yet. */
     if (result == 0 && !found && !pg_in_scope())
-        snapshot_send(instance, true);
+        snapshot_send(instance);
     return result;
 }
 

@@ -80,6 +80,11 @@ int redis_steps(struct redis *redis, struct arena *arena, struct redis_step *ste
  * ("ring.lua"). The first `keys` of `args` are KEYS, the rest ARGV. Waits. */
 int redis_script(struct redis *redis, struct redis_value *reply, struct arena *arena, const char *name,
                  const struct str *args, size_t count, size_t keys) MUST_USE;
+/* The same as redis_send sends: nobody waits for the answer, so nobody could load a script that Redis has lost. Its text goes along
+ * each time: for short ones. At most REDIS_SCRIPT_ARGS_MAX `args`. Does not wait. False when Redis is away. */
+enum { REDIS_SCRIPT_ARGS_MAX = 8 };
+bool redis_send_script(struct redis *redis, const char *name, const struct str *args, size_t count,
+                       size_t keys);
 
 /*
  * Publish and subscribe. Each loop has one connection for all its subscriptions, opened at the first and

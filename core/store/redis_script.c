@@ -70,3 +70,17 @@ int redis_script(struct redis *redis, struct redis_value *reply, struct arena *a
     result = load(redis, reply, arena, index, hash);
     return result ? result : redis_command(redis, reply, arena, words, count + 3);
 }
+
+bool redis_send_script(struct redis *redis, const char *name, const struct str *args, size_t count,
+                       size_t keys)
+{
+    struct str words[3 + REDIS_SCRIPT_ARGS_MAX];
+    char keys_text[20];
+    CHECK(count <= REDIS_SCRIPT_ARGS_MAX);
+    words[0] = STR("EVAL");
+    words[1] = redis_script_text(name);
+    words[2] = str_of(keys_text, format_u64(keys_text, keys));
+    for (size_t i = 0; i < count; i++)
+        words[3 + i] = args[i];
+    return redis_send(redis, words, 3 + count);
+}

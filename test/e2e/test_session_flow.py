@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from stores import wait_until
+from wakegate import ROOT
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 FAILURE_S = 60
@@ -170,6 +171,20 @@ def test_paging_refuses_what_it_can_not_read(client, path, query):
     path = path.replace("{uuid}", client.create())
     answer = client.call("GET", f"{path}?{query}")
     assert answer.status_code == 400 and list(answer.json()) == ["error"]
+
+
+def test_what_is_written_late_does_not_bring_a_deleted_session_back(gateway, client):
+    """Who has changed the row before may write its copy into Redis after: the script that all of them write by."""
+    redis = gateway.stores.redis.client(gateway.redis_database)
+    with open(os.path.join(ROOT, "schema", "instance_put.lua"), encoding="utf-8") as file:
+        put = redis.register_script(file.read())
+    uuid = client.create()
+    assert client.wake(uuid).status_code == 202
+    before = redis.get(f"instance:{uuid}")
+    wait_until(lambda: client.status(uuid).json()["replicas"] == 1, 20, "the pod is awake")
+    assert client.delete(uuid).status_code == 200
+    assert put(keys=[f"instance:{uuid}"], args=[before, 2000]) == 0
+    assert client.status(uuid).status_code == 404
 
 
 def test_delete_removes_the_pod_and_its_workspace(gateway, client):
