@@ -1,6 +1,6 @@
 /* wakegate: one executable, a table of subcommands. */
 #include "core/base/config.h"
-#include "core/domain/event.h"
+#include "core/domain/event/event.h"
 #include "core/program.h"
 #include "core/up.h"
 

@@ -2,8 +2,8 @@
 #include "handlers/webhooks.h"
 
 #include "core/base/clock.h"
-#include "core/domain/event.h"
-#include "core/domain/webhook_delivery.h"
+#include "core/domain/event/event.h"
+#include "core/domain/event/webhook_delivery.h"
 #include "handlers/webhook_input.h"
 
 #include <errno.h>

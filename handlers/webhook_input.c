@@ -1,7 +1,7 @@
 /* What a client says of a webhook endpoint, and whether that can be. */
 #include "handlers/webhook_input.h"
 
-#include "core/domain/event.h"
+#include "core/domain/event/event.h"
 #include "core/net/guard.h"
 
 #include <arpa/inet.h>

@@ -1,7 +1,7 @@
 #ifndef HANDLERS_WEBHOOK_INPUT_H
 #define HANDLERS_WEBHOOK_INPUT_H
 
-#include "core/domain/webhook.h"
+#include "core/domain/event/webhook.h"
 #include "core/gate/gate.h"
 
 /* What the files of webhook handlers share; nobody else includes it. Those that return bool reply by themselves when it is

@@ -1,4 +1,4 @@
--- Visits to pods (core/domain/visit.h). A reactor remembers for a moment at which port a pod listens, so a port that was
+-- Visits to pods (core/domain/instance/visit.h). A reactor remembers for a moment at which port a pod listens, so a port that was
 -- just freed must not be another pod's soon: ports are given out in turn.
 
 CREATE SEQUENCE instance_port_turn;

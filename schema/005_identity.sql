@@ -27,7 +27,7 @@ ALTER TABLE account
     ADD COLUMN ban_reason   text;
 CREATE UNIQUE INDEX account_email ON account (email) WHERE email IS NOT NULL;
 
--- The plan that an account has on a surface; without a row the surface's first (core/domain/plan.h).
+-- The plan that an account has on a surface; without a row the surface's first (core/domain/identity/plan.h).
 CREATE TABLE account_plan (
     account_id bigint NOT NULL REFERENCES account ON DELETE CASCADE,
     surface    text NOT NULL,

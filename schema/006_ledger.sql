@@ -1,5 +1,5 @@
 -- Money, in US dollars: who has how much, every movement, and what is lent to Redis so that calls can be paid for without a
--- commit before each. core/domain/lease.h draws a lease's life. As in 002, functions that run often leave the planner no way
+-- commit before each. core/domain/money/lease.h draws a lease's life. As in 002, functions that run often leave the planner no way
 -- but the right index.
 
 -- How money is written on the wire: exact, in as few digits as it takes but one decimal at least.

@@ -1,4 +1,4 @@
--- Providers of AI and the models that are served from them (core/domain/catalogue.h). What the program brings along and what
+-- Providers of AI and the models that are served from them (core/domain/ai/catalogue.h). What the program brings along and what
 -- its settings name are no rows; a row of the same name stands in their place.
 
 CREATE TABLE provider (
@@ -16,7 +16,7 @@ CREATE TABLE provider (
     total_ms           bigint NOT NULL DEFAULT 600000 CHECK (total_ms > 0),
     native_completions boolean NOT NULL DEFAULT false,
     enabled            boolean NOT NULL DEFAULT true,
-    -- Of the sandbox: proto/sandbox.h.
+    -- Of the sandbox: proto/ai/sandbox.h.
     delay_ms           bigint NOT NULL DEFAULT 0 CHECK (delay_ms >= 0),
     chunk_ms           bigint NOT NULL DEFAULT 0 CHECK (chunk_ms >= 0),
     fail_status        bigint NOT NULL DEFAULT 0 CHECK (fail_status = 0 OR fail_status BETWEEN 400 AND 599),

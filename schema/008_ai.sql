@@ -1,4 +1,4 @@
--- AI calls: core/domain/ai_job.h. Durable ones are rows from their acceptance on; the others as they end.
+-- AI calls: core/domain/ai/job.h. Durable ones are rows from their acceptance on; the others as they end.
 
 CREATE TABLE ai_job (
     id                text PRIMARY KEY,

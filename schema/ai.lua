@@ -1,4 +1,4 @@
--- The queue of AI calls (core/domain/ai_queue.h says what it promises): who runs now, who waits, who pays. One script, because
+-- The queue of AI calls (core/domain/ai/queue.h says what it promises): who runs now, who waits, who pays. One script, because
 -- every step needs the same parts; ARGV[1] says which step. Keys are named here and not in KEYS: which ones a step touches
 -- shows only on the way, so this Redis is one server, not a cluster. schema/redis.md lists them.
 --

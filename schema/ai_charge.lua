@@ -1,4 +1,4 @@
--- Takes money for an AI call that needs no provider, from the account's lease (core/domain/lease.h); PostgreSQL hears of it from
+-- Takes money for an AI call that needs no provider, from the account's lease (core/domain/money/lease.h); PostgreSQL hears of it from
 -- who asks. ARGV: account, picodollars, the day's limit (-1: none), the day.
 -- -> ok generation | short generation applied | spend | load
 local account, need, limit, day = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]

@@ -1,4 +1,4 @@
--- The copy of an instance's row that who only looks sees (core/domain/instance.c). Those who have changed the row one after the other
+-- The copy of an instance's row that who only looks sees (core/domain/instance/instance.c). Those who have changed the row one after the other
 -- may come here in another order: an older row does not go over a newer one.
 -- KEYS: the copy. ARGV: the row, whose second line is its version; milliseconds for which it is good.
 local function version_of(row)

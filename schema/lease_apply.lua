@@ -1,4 +1,4 @@
--- Adds a grant to an account's lease, once (core/domain/lease.c). KEYS: the lease's, lease:epoch. ARGV: the epoch in which it was
+-- Adds a grant to an account's lease, once (core/domain/money/lease.c). KEYS: the lease's, lease:epoch. ARGV: the epoch in which it was
 -- granted, its generation, its number in that, picodollars.
 -- 1: applied; 0: it was; -1: Redis has lost something since, or the generation is over.
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then

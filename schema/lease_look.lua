@@ -1,4 +1,4 @@
--- What Redis has of an account's lease (core/domain/lease.c). KEYS: the lease's, lease:epoch, lease:run. Returns the epoch, made now
+-- What Redis has of an account's lease (core/domain/money/lease.c). KEYS: the lease's, lease:epoch, lease:run. Returns the epoch, made now
 -- if there is none, together with a note of which run of Redis this is; then generation, number of the last grant applied, what is free, and the highest generation that is over; 0 for each that
 -- is not there. As text: a Lua number would lose digits.
 local epoch = redis.call('GET', KEYS[2])

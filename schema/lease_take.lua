@@ -1,4 +1,4 @@
--- Takes an account's lease back whole (core/domain/lease.c): nothing is given out of this generation or an older one any more, and
+-- Takes an account's lease back whole (core/domain/money/lease.c): nothing is given out of this generation or an older one any more, and
 -- no grant of them is applied. KEYS: the lease's. ARGV: the generation. Returns what was free, as text; nil: that generation
 -- was not here.
 local generation = tonumber(ARGV[1])

@@ -1,6 +1,6 @@
 -- Each connection's first words (core/store/redis_connect.c). A Redis that was started again may have read older data from its
 -- disk, in which money is free that calls have spent since. So what was lent to another run of it is forgotten before anybody can
--- ask for it, as if all had been lost (core/domain/lease.h). ARGV: patterns of keys. Returns how many were removed.
+-- ask for it, as if all had been lost (core/domain/money/lease.h). ARGV: patterns of keys. Returns how many were removed.
 local run = redis.call('GET', 'lease:run')
 if not run or string.find(redis.call('INFO', 'server'), 'run_id:' .. run, 1, true) then
     return 0

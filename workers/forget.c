@@ -3,14 +3,14 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
-#include "core/domain/ai_job.h"
+#include "core/domain/ai/job.h"
 #include "core/domain/audit.h"
-#include "core/domain/event.h"
+#include "core/domain/event/event.h"
 #include "core/domain/idempotency.h"
-#include "core/domain/lease.h"
-#include "core/domain/login.h"
-#include "core/domain/oauth.h"
-#include "core/domain/webhook_drain.h"
+#include "core/domain/money/lease.h"
+#include "core/domain/identity/login.h"
+#include "core/domain/identity/oauth.h"
+#include "core/domain/event/webhook_drain.h"
 #include "core/run/sync.h"
 
 #include <errno.h>

@@ -6,7 +6,7 @@
 #include "core/base/config.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
-#include "core/domain/instance.h"
+#include "core/domain/instance/instance.h"
 #include "core/net/pod_call.h"
 #include "core/run/sync.h"
 

@@ -4,8 +4,8 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/log.h"
-#include "core/domain/lease.h"
-#include "core/domain/subscription.h"
+#include "core/domain/money/lease.h"
+#include "core/domain/money/subscription.h"
 #include "core/run/sync.h"
 
 #include <errno.h>

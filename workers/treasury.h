@@ -3,8 +3,8 @@
 
 #include "core/run/loop.h"
 
-/* What happens to money by itself: idle and lost leases come back (core/domain/lease.h), subscriptions are renewed
- * (core/domain/subscription.h). Two workers that do it at once do each other no harm. */
+/* What happens to money by itself: idle and lost leases come back (core/domain/money/lease.h), subscriptions are renewed
+ * (core/domain/money/subscription.h). Two workers that do it at once do each other no harm. */
 void treasury_open(struct loop *loop);
 /* Waits until its fiber has ended. */
 void treasury_close(void);

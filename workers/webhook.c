@@ -17,7 +17,7 @@
 #include "core/base/crypto.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
-#include "core/domain/backlog.h"
+#include "core/domain/event/backlog.h"
 #include "core/run/sync.h"
 #include "workers/pool.h"
 #include "workers/webhook_send.h"

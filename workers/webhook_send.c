@@ -4,7 +4,7 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/metrics.h"
-#include "core/domain/event.h"
+#include "core/domain/event/event.h"
 #include "core/net/fetch.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 #ifndef WORKERS_WEBHOOK_SEND_H
 #define WORKERS_WEBHOOK_SEND_H
 
-#include "core/domain/webhook_drain.h"
+#include "core/domain/event/webhook_drain.h"
 
 enum { WEBHOOK_ANSWER_KEPT = 4096, WEBHOOK_ANSWER_READ = 65536, WEBHOOK_GONE = 410 };
 

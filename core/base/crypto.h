@@ -47,7 +47,7 @@ void crypto_seal(unsigned char *out, struct str plain, struct str bound,
 int crypto_unseal(unsigned char *out, struct str sealed, struct str bound,
                   const unsigned char key[CRYPTO_KEY_SIZE]) MUST_USE;
 
-/* Argon2id (RFC 9106) with 19 MiB and two passes: some 20 ms and that much memory, so never on a loop (core/domain/password.h
+/* Argon2id (RFC 9106) with 19 MiB and two passes: some 20 ms and that much memory, so never on a loop (core/domain/identity/password.h
  * is for callers). The text holds salt and cost. */
 enum { CRYPTO_PASSWORD_SIZE = 128 };
 int crypto_password_hash(char out[CRYPTO_PASSWORD_SIZE], struct str password) MUST_USE; /* -ENOMEM */

@@ -1,7 +1,7 @@
 #ifndef CORE_GATE_AUDIENCE_H
 #define CORE_GATE_AUDIENCE_H
 
-#include "core/domain/feed.h"
+#include "core/domain/event/feed.h"
 #include "core/net/fanout.h"
 #include "core/run/fiber.h"
 

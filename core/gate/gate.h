@@ -2,7 +2,7 @@
 #define CORE_GATE_GATE_H
 
 #include "core/domain/audit.h"
-#include "core/domain/principal.h"
+#include "core/domain/identity/principal.h"
 #include "core/net/http.h"
 #include "core/store/limit.h"
 #include "proto/json.h"
@@ -119,7 +119,7 @@ struct route {
     unsigned flags;
     scope_set scope; /* what the key or token must have, all of it; 0: nothing */
     const char *
-        limit; /* the class in the table of plans (core/domain/plan.h) that its limits have; NULL: those for all routes */
+        limit; /* the class in the table of plans (core/domain/identity/plan.h) that its limits have; NULL: those for all routes */
 };
 
 /* How a surface knows its clients. 0: request->principal is set. -ENOKEY: the request brings no credentials; -EACCES: they

@@ -6,8 +6,8 @@
 #include "core/gate/gate.h"
 
 #include "core/base/escape.h"
-#include "core/domain/account.h"
-#include "core/domain/password.h"
+#include "core/domain/identity/account.h"
+#include "core/domain/identity/password.h"
 
 #include <errno.h>
 

@@ -12,7 +12,7 @@
 #include "core/base/clock.h"
 #include "core/base/crypto.h"
 #include "core/base/escape.h"
-#include "core/domain/key.h"
+#include "core/domain/identity/key.h"
 
 #include <errno.h>
 

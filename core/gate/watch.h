@@ -1,7 +1,7 @@
 #ifndef CORE_GATE_WATCH_H
 #define CORE_GATE_WATCH_H
 
-#include "core/domain/credential.h"
+#include "core/domain/identity/credential.h"
 #include "core/run/loop.h"
 
 /*

@@ -1,7 +1,7 @@
 /* Accounts, for operators. */
 #include "core/base/crypto.h"
 #include "core/base/id.h"
-#include "core/domain/password.h"
+#include "core/domain/identity/password.h"
 #include "core/operator/verbs.h"
 
 #include <errno.h>

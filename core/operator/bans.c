@@ -1,6 +1,6 @@
 /* Bans: what an account has is refused within a second. */
 #include "core/base/clock.h"
-#include "core/domain/instance.h"
+#include "core/domain/instance/instance.h"
 #include "core/operator/verbs.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* OAuth clients. */
 #include "core/base/crypto.h"
-#include "core/domain/oauth.h"
+#include "core/domain/identity/oauth.h"
 #include "core/operator/verbs.h"
 
 #include <errno.h>

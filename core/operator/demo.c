@@ -1,11 +1,11 @@
 /* The account "demo", and what a client needs to try everything: `wakegate up` writes it into credentials.env. */
 #include "core/base/crypto.h"
 #include "core/base/id.h"
-#include "core/domain/key.h"
-#include "core/domain/ledger.h"
-#include "core/domain/oauth.h"
-#include "core/domain/password.h"
-#include "core/domain/plan.h"
+#include "core/domain/identity/key.h"
+#include "core/domain/money/ledger.h"
+#include "core/domain/identity/oauth.h"
+#include "core/domain/identity/password.h"
+#include "core/domain/identity/plan.h"
 #include "core/operator/verbs.h"
 
 #include <errno.h>

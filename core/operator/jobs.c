@@ -1,5 +1,5 @@
 /* The job queue: what is in it, what has died, once more please, and how fast it is. */
-#include "core/domain/job.h"
+#include "core/domain/instance/job.h"
 
 #include "core/operator/verbs.h"
 

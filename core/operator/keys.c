@@ -1,5 +1,5 @@
 /* API keys of every surface, for operators. */
-#include "core/domain/key.h"
+#include "core/domain/identity/key.h"
 
 #include "core/base/clock.h"
 #include "core/base/crypto.h"

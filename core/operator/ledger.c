@@ -1,7 +1,7 @@
 /* Money, for operators. */
-#include "core/domain/ledger.h"
+#include "core/domain/money/ledger.h"
 
-#include "core/domain/payment.h"
+#include "core/domain/money/payment.h"
 #include "core/operator/verbs.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* Models, for operators. */
-#include "core/domain/catalogue.h"
-#include "core/domain/catalogue_change.h"
+#include "core/domain/ai/catalogue.h"
+#include "core/domain/ai/catalogue_change.h"
 #include "core/operator/verbs.h"
 
 #include <errno.h>

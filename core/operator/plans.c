@@ -1,7 +1,7 @@
 /* Plans and limits: the table, and what an account has. */
-#include "core/domain/plan.h"
+#include "core/domain/identity/plan.h"
 
-#include "core/domain/subscription.h"
+#include "core/domain/money/subscription.h"
 #include "core/operator/verbs.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 #ifndef CORE_OPERATOR_VERBS_H
 #define CORE_OPERATOR_VERBS_H
 
-#include "core/domain/account.h"
+#include "core/domain/identity/account.h"
 #include "core/operator/operator.h"
 
 /* The verbs, one file for each noun, and what they have in common. */

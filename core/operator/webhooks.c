@@ -1,5 +1,5 @@
 /* Webhook endpoints of all accounts. */
-#include "core/domain/webhook_delivery.h"
+#include "core/domain/event/webhook_delivery.h"
 #include "core/operator/verbs.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* The account: who it is, what it has, its plan, and what is left of its limits. */
 #include "handlers/inference/inference.h"
 
-#include "core/domain/ledger.h"
-#include "core/domain/subscription.h"
+#include "core/domain/money/ledger.h"
+#include "core/domain/money/subscription.h"
 
 static void put_window(struct json_out *out, const struct limit_verdict *verdict)
 {

@@ -5,8 +5,8 @@
 
 #include "core/base/clock.h"
 #include "core/base/id.h"
-#include "core/domain/login.h"
-#include "core/domain/password.h"
+#include "core/domain/identity/login.h"
+#include "core/domain/identity/password.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,11 +1,11 @@
 #ifndef HANDLERS_INFERENCE_CALL_H
 #define HANDLERS_INFERENCE_CALL_H
 
-#include "core/domain/ai_order.h"
-#include "core/domain/ai_queue.h"
-#include "core/domain/catalogue.h"
+#include "core/domain/ai/order.h"
+#include "core/domain/ai/queue.h"
+#include "core/domain/ai/catalogue.h"
 #include "core/gate/gate.h"
-#include "proto/ai_request.h"
+#include "proto/ai/request.h"
 
 /*
  * An AI call on its way through a server, from its request to its answer:

@@ -3,8 +3,8 @@
 #include "core/base/config.h"
 #include "core/base/crash.h"
 #include "core/base/log.h"
-#include "core/domain/ai_job.h"
-#include "core/domain/ai_look.h"
+#include "core/domain/ai/job.h"
+#include "core/domain/ai/look.h"
 #include "core/gate/live.h"
 #include "core/net/stream.h"
 #include "handlers/inference/call.h"
@@ -74,7 +74,7 @@ void call_refuse(struct call *call, enum ai_entry entry, int64_t retry_ms)
 
 void call_failure(struct call *call, int result)
 {
-    /* The money is there, but lent to a Redis that has lost it: it comes back by itself (core/domain/lease.h). */
+    /* The money is there, but lent to a Redis that has lost it: it comes back by itself (core/domain/money/lease.h). */
     if (result == -EBUSY)
         result = -EAGAIN;
     call->request->http->field_count = call->field_count;

@@ -1,9 +1,9 @@
-/* AI calls that are answered by what was answered before (core/domain/ai_cache.h), as one body or as events. */
+/* AI calls that are answered by what was answered before (core/domain/ai/cache.h), as one body or as events. */
 #include "core/base/clock.h"
 #include "core/base/config.h"
-#include "core/domain/ai_cache.h"
-#include "core/domain/ai_charge.h"
-#include "core/domain/ai_job.h"
+#include "core/domain/ai/cache.h"
+#include "core/domain/ai/charge.h"
+#include "core/domain/ai/job.h"
 #include "core/gate/live.h"
 #include "handlers/inference/call.h"
 #include "proto/sse.h"

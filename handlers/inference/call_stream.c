@@ -5,17 +5,17 @@
  * AI_HEAD_SECONDS is shown that it is not forgotten, at the price that all that follows comes under status 200. From then on an
  * error is an event with an error object, and no "[DONE]" follows.
  *
- * What the cache of answers is to get is put together again from the chunks as they pass (proto/openai_gather.h).
+ * What the cache of answers is to get is put together again from the chunks as they pass (proto/ai/openai_gather.h).
  *
  * With an Idempotency-Key the events are kept, to be given again as they were, if they are no more than STREAM_KEEP_MAX.
  */
 #include "core/base/clock.h"
 #include "core/base/config.h"
-#include "core/domain/ai_cache.h"
+#include "core/domain/ai/cache.h"
 #include "core/gate/live.h"
 #include "core/net/stream.h"
 #include "handlers/inference/call.h"
-#include "proto/openai_gather.h"
+#include "proto/ai/openai_gather.h"
 #include "proto/sse.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 #ifndef HANDLERS_INFERENCE_INFERENCE_H
 #define HANDLERS_INFERENCE_INFERENCE_H
 
-#include "core/domain/account.h"
-#include "core/domain/key.h"
+#include "core/domain/identity/account.h"
+#include "core/domain/identity/key.h"
 #include "core/gate/gate.h"
 
 /* The inference surface (contract.md, 3): accounts with their keys and log-ins, and the models that they call. */

@@ -1,8 +1,8 @@
 /* AI calls as jobs: looked at, listed, cancelled. */
 #include "core/base/clock.h"
-#include "core/domain/ai_job.h"
-#include "core/domain/ai_look.h"
-#include "core/domain/ai_queue.h"
+#include "core/domain/ai/job.h"
+#include "core/domain/ai/look.h"
+#include "core/domain/ai/queue.h"
 #include "handlers/inference/call.h"
 #include "handlers/inference/inference.h"
 

@@ -5,7 +5,7 @@
 #include "handlers/inference/inference.h"
 
 #include "core/base/clock.h"
-#include "core/domain/key.h"
+#include "core/domain/identity/key.h"
 
 /* The surfaces whose keys an account makes for itself. */
 static const char *const surfaces[] = {"inference", "session", "gpu"};

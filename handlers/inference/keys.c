@@ -1,7 +1,7 @@
 /* API keys as their owners handle them. */
 #include "handlers/inference/inference.h"
 
-#include "core/domain/key.h"
+#include "core/domain/identity/key.h"
 
 #include <errno.h>
 

@@ -1,8 +1,8 @@
 /* The models that there are, as OpenAI's API lists them. */
 #include "handlers/inference/inference.h"
 
-#include "core/domain/catalogue.h"
-#include "proto/ai_failure.h"
+#include "core/domain/ai/catalogue.h"
+#include "proto/ai/failure.h"
 
 static void put_model(struct json_out *out, const struct model *model)
 {

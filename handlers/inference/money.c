@@ -3,8 +3,8 @@
 
 #include "core/base/base64.h"
 #include "core/base/clock.h"
-#include "core/domain/ledger.h"
-#include "core/domain/payment.h"
+#include "core/domain/money/ledger.h"
+#include "core/domain/money/payment.h"
 
 #include <errno.h>
 #include <time.h>

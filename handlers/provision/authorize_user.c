@@ -11,7 +11,7 @@
 #include "core/base/config.h"
 #include "core/base/escape.h"
 #include "core/base/id.h"
-#include "core/domain/password.h"
+#include "core/domain/identity/password.h"
 
 #include <errno.h>
 

@@ -1,8 +1,8 @@
 #ifndef HANDLERS_PROVISION_PROVISION_H
 #define HANDLERS_PROVISION_PROVISION_H
 
-#include "core/domain/account.h"
-#include "core/domain/oauth.h"
+#include "core/domain/identity/account.h"
+#include "core/domain/identity/oauth.h"
 #include "core/gate/gate.h"
 
 #include <stdbool.h>

@@ -4,7 +4,7 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/base/metrics.h"
-#include "core/domain/message.h"
+#include "core/domain/instance/message.h"
 #include "core/net/pod_call.h"
 #include "core/store/bell.h"
 

@@ -3,8 +3,8 @@
 
 #include "core/base/clock.h"
 #include "core/base/config.h"
-#include "core/domain/visit.h"
-#include "core/domain/workspace.h"
+#include "core/domain/instance/visit.h"
+#include "core/domain/instance/workspace.h"
 #include "core/store/bell.h"
 
 #include <errno.h>

@@ -10,8 +10,8 @@
 
 #include "core/base/clock.h"
 #include "core/base/config.h"
-#include "core/domain/instance.h"
-#include "core/domain/workspace.h"
+#include "core/domain/instance/instance.h"
+#include "core/domain/instance/workspace.h"
 
 /* ---- link and cookie ---- */
 

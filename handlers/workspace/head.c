@@ -4,7 +4,7 @@
  */
 #include "handlers/workspace/workspace.h"
 
-#include "core/domain/workspace.h"
+#include "core/domain/instance/workspace.h"
 
 enum {
     NAMED_MAX = 32,        /* names that Connection can name; those beyond are let be */

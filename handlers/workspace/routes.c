@@ -1,7 +1,7 @@
 /* The workspace surface: its hosts, its one route, its errors. */
 #include "handlers/workspace/workspace.h"
 
-#include "core/domain/workspace.h"
+#include "core/domain/instance/workspace.h"
 
 static bool serves_host(struct request *request, struct str host)
 {

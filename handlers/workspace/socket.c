@@ -8,7 +8,7 @@
 #include "core/base/config.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
-#include "core/domain/visit.h"
+#include "core/domain/instance/visit.h"
 #include "core/net/tunnel.h"
 #include "core/net/upstream.h"
 

@@ -12,7 +12,7 @@ from books import asked_texts, check_once_each, pod_starts, read_book
 from fixtures import recorder_settings, run_gateway
 from stores import wait_until
 
-TRIES = 5  # MESSAGE_TRIES of core/domain/message.h
+TRIES = 5  # MESSAGE_TRIES of core/domain/instance/message.h
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def test_a_web_server_that_sleeps_is_reached_by_curl(start_gateway, tmp_path):
 # ---- access ----
 
 def sign(kind, uuid, until):
-    """As core/domain/workspace.c does it, for moments that the API does not give."""
+    """As core/domain/instance/workspace.c does it, for moments that the API does not give."""
     def digest(message, key=b""):
         return hashlib.blake2b(message, digest_size=32, key=key).digest()
     key = digest(b"workspace", digest(ENCRYPTION_KEY.encode()))

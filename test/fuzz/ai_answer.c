@@ -3,9 +3,9 @@
  * both kinds of provider, for both kinds of call. What comes of it for our client is JSON of the right shape, with counts that can
  * be, and without the key.
  */
-#include "proto/anthropic.h"
+#include "proto/ai/anthropic.h"
 #include "proto/json.h"
-#include "proto/openai.h"
+#include "proto/ai/openai.h"
 #include "test/fuzz/support.h"
 
 #include <errno.h>

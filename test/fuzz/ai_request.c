@@ -2,8 +2,8 @@
  * Requests of clients, by both kinds: refused with a reason, or taken and then written for each kind of provider, where what is
  * written is JSON and, for those that are like OpenAI, a request that would be taken again.
  */
-#include "proto/anthropic.h"
-#include "proto/openai.h"
+#include "proto/ai/anthropic.h"
+#include "proto/ai/openai.h"
 #include "test/fuzz/support.h"
 
 #include <errno.h>

@@ -17,7 +17,7 @@
 #include "core/base/config.h"
 #include "core/base/list.h"
 #include "core/base/log.h"
-#include "core/domain/instance_token.h"
+#include "core/domain/instance/token.h"
 #include "core/run/sync.h"
 #include "workers/pods/driver.h"
 #include "workers/pods/folder.h"

@@ -6,7 +6,7 @@
 #include "core/base/crypto.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
-#include "core/domain/job.h"
+#include "core/domain/instance/job.h"
 #include "core/run/fiber.h"
 #include "core/store/pg.h"
 #include "core/store/redis.h"

@@ -3,7 +3,7 @@
 #include "core/run/fiber.h"
 #include "core/store/bell.h"
 #include "core/store/redis.h"
-#include "test/unit/core/domain/visit_fixture.h"
+#include "test/unit/core/domain/instance/visit_fixture.h"
 
 /* ---- sleep ---- */
 

@@ -1,7 +1,7 @@
 /* The record of changes. */
 #include "core/domain/audit.h"
 
-#include "test/unit/core/domain/identity_fixture.h"
+#include "test/unit/core/domain/identity/fixture.h"
 
 static const struct audit_who client = {{{"key 12", 6}, {"192.0.2.1", 9}, {"request-1", 9}}};
 

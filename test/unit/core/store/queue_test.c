@@ -6,7 +6,7 @@
 #include "core/base/crypto.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
-#include "core/domain/job.h"
+#include "core/domain/instance/job.h"
 #include "core/run/sync.h"
 #include "core/store/redis.h"
 #include "test/unit/support/services.h"

@@ -1,7 +1,7 @@
 /* What of a head goes on to a pod, and what of its answer to the client. Heads are read by the real parsers. */
 #include "handlers/workspace/workspace.h"
 
-#include "core/domain/workspace.h"
+#include "core/domain/instance/workspace.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
