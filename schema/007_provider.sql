@@ -6,6 +6,7 @@ CREATE TABLE provider (
     kind               text NOT NULL CHECK (kind IN ('sandbox', 'openai', 'anthropic')),
     base_url           text,
     api_key            bytea,                     -- sealed
+    ca                 text,                      -- PEM of who alone may sign its certificate; NULL: whom the system trusts
     max_in_flight      bigint NOT NULL DEFAULT 1024 CHECK (max_in_flight > 0),
     queue_calls        bigint NOT NULL DEFAULT 10000 CHECK (queue_calls >= 0),
     queue_bytes        bigint NOT NULL DEFAULT 268435456 CHECK (queue_bytes >= 0),

@@ -53,12 +53,13 @@ CREATE INDEX webhook_delivery_endpoint ON webhook_delivery (endpoint_id, id);
 
 -- Rows come and go: clean up by their number, not by a share of the living.
 CREATE TABLE webhook_due (
-    delivery_id bigint PRIMARY KEY,
+    delivery_id bigint NOT NULL,
     endpoint_id bigint NOT NULL,
     next_at     timestamptz NOT NULL,
     tries       integer NOT NULL DEFAULT 0,     -- that failed
     attempts    integer NOT NULL DEFAULT 0,     -- in the log, those of earlier rounds among them
-    round       integer NOT NULL DEFAULT 0      -- goes up when it is asked for once more
+    round       integer NOT NULL DEFAULT 0,     -- goes up when it is asked for once more
+    PRIMARY KEY (endpoint_id, delivery_id)      -- looked for by its endpoint everywhere: the order of ordered ones, too
 ) WITH (
     autovacuum_vacuum_scale_factor = 0,
     autovacuum_vacuum_threshold = 20000,
@@ -174,7 +175,7 @@ BEGIN
     WITH cut AS (
         UPDATE webhook_due AS due SET attempts = due.attempts + 1
         FROM unnest(flight.deliveries, flight.attempts) AS hand (id, attempts)
-        WHERE due.delivery_id = hand.id AND due.attempts = hand.attempts
+        WHERE due.endpoint_id = endpoint AND due.delivery_id = hand.id AND due.attempts = hand.attempts
         RETURNING due.delivery_id, due.attempts
     ), logged AS (
         INSERT INTO webhook_attempt (delivery_id, number, at, ok, error)
@@ -187,11 +188,13 @@ BEGIN
 END $$;
 
 -- What is due next, beside what is in hand already, which the two arrays tell. In order: the oldest first, and nothing of an
--- object that is blocked. Nothing once the endpoint is no longer what the worker knows.
+-- object that is blocked. Nothing once the endpoint is no longer what the worker knows. Both orders are those of an index, for
+-- a sort would look at all that waits each time.
 CREATE FUNCTION webhook_claim(endpoint bigint, known bigint, hand bigint[], hand_attempts bigint[], most bigint,
                               in_order boolean)
 RETURNS TABLE (id bigint, attempts integer, tries integer, round integer, event_id text, surface text, object text, body text)
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off
+    SET enable_bitmapscan = off AS $$
 #variable_conflict use_column
 DECLARE
     moment timestamptz := clock_timestamp();
@@ -227,20 +230,29 @@ BEGIN
     RETURN QUERY
     SELECT d.id, due.attempts, due.tries, due.round, d.event_id, d.surface, d.object, d.body
     FROM unnest(ids) WITH ORDINALITY AS next (id, place)
-    JOIN webhook_due AS due ON due.delivery_id = next.id JOIN webhook_delivery AS d ON d.id = next.id
+    JOIN webhook_due AS due ON due.endpoint_id = endpoint AND due.delivery_id = next.id
+    JOIN webhook_delivery AS d ON d.id = next.id
     ORDER BY next.place;
 END $$;
 
 -- Logs attempts, whoever made them; what follows from them holds while the job is still the caller's. `waits`: the time until the
 -- next try, -1: there is none (it arrived, or no try is left), -2: at once, and this one does not count. What was asked for once
 -- more meanwhile, in another round, is sent once more. 'lost': the job is another's; 'failing': for longer than an endpoint may.
+-- What is settled is found one by one, whatever the planner believes of how much waits: by a plan of when next to nothing did, a
+-- batch was compared with all that waits. A row's place comes from the key, as only its index has that order; then the place is all
+-- that is asked for.
 CREATE FUNCTION webhook_settle(job_id bigint, job_fence bigint, endpoint bigint, ids bigint[], numbers bigint[],
                                begun_ms bigint[], took_ms bigint[], oks bigint[], statuses bigint[], errors text[],
                                answers text[], waits bigint[], rounds bigint[], now_failures bigint, now_pauses bigint,
                                pause_ms bigint, in_order boolean, patience_s bigint) RETURNS text
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off
+    SET enable_bitmapscan = off AS $$
 DECLARE
     since timestamptz;
+    gone tid[];
+    kept tid[];
+    met bigint;
+    changed bigint;
 BEGIN
     INSERT INTO webhook_attempt AS old (delivery_id, number, at, ms, ok, status, error, answer)
     SELECT a.id, a.number, to_timestamp(a.begun / 1000.0), a.took, a.ok = 1, nullif(a.status, 0), a.error, a.answer
@@ -255,14 +267,27 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 'lost';
     END IF;
-    DELETE FROM webhook_due AS due USING unnest(ids, waits, rounds) AS a (id, wait, round)
-    WHERE a.wait = -1 AND due.delivery_id = a.id AND due.round = a.round;
-    UPDATE webhook_due AS due SET attempts = a.number,
-        tries = due.tries + (a.wait >= 0 AND due.round = a.round)::integer,
-        next_at = CASE WHEN a.wait >= 0 AND due.round = a.round THEN now() + a.wait * interval '1 millisecond'
-            ELSE due.next_at END
-    FROM unnest(ids, numbers, waits, rounds) AS a (id, number, wait, round)
-    WHERE due.delivery_id = a.id AND due.attempts < a.number; -- once, when this is repeated
+    LOOP
+        SELECT array_agg(held.ctid) FILTER (WHERE a.wait = -1 AND held.round = a.round),
+            array_agg(held.ctid) FILTER (WHERE NOT (a.wait = -1 AND held.round = a.round)), count(*)
+        INTO gone, kept, met
+        FROM unnest(ids, numbers, waits, rounds) AS a (id, number, wait, round) CROSS JOIN LATERAL (
+            SELECT due.ctid, due.round, due.attempts FROM webhook_due AS due
+            WHERE (due.endpoint_id, due.delivery_id) >= (endpoint, a.id) AND (due.endpoint_id, due.delivery_id) <= (endpoint, a.id)
+            ORDER BY due.endpoint_id, due.delivery_id LIMIT 1) AS held
+        WHERE held.attempts < a.number; -- once, when this is repeated
+        DELETE FROM webhook_due WHERE ctid = ANY (gone);
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        met := met - changed;
+        UPDATE webhook_due AS due SET attempts = a.number,
+            tries = due.tries + (a.wait >= 0 AND due.round = a.round)::integer,
+            next_at = CASE WHEN a.wait >= 0 AND due.round = a.round THEN now() + a.wait * interval '1 millisecond'
+                ELSE due.next_at END
+        FROM unnest(ids, numbers, waits, rounds) AS a (id, number, wait, round)
+        WHERE due.ctid = ANY (kept) AND due.delivery_id + 0 = a.id; -- "+ 0": not by an index
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        EXIT WHEN met = changed; -- else its owner has asked for one once more at this very moment
+    END LOOP;
     IF in_order THEN
         DELETE FROM webhook_block AS b USING unnest(ids, waits) AS a (id, wait), webhook_delivery AS d
         WHERE a.wait = -1 AND d.id = a.id AND b.endpoint_id = endpoint AND b.object = d.object;
@@ -297,10 +322,18 @@ BEGIN
     UPDATE webhook_flight SET deliveries = '{}', attempts = '{}' WHERE endpoint_id = endpoint AND deliveries <> '{}';
     IF in_order THEN
         DELETE FROM webhook_block WHERE endpoint_id = endpoint AND until <= now();
-        SELECT min(greatest(due.next_at, b.until)) INTO next
-        FROM webhook_due AS due JOIN webhook_delivery AS d ON d.id = due.delivery_id
-        LEFT JOIN webhook_block AS b ON b.endpoint_id = endpoint AND b.object = d.object
-        WHERE due.endpoint_id = endpoint;
+        -- One that could go now; else the first time at which another, or an object, may.
+        IF EXISTS (
+            SELECT FROM webhook_due AS due JOIN webhook_delivery AS d ON d.id = due.delivery_id
+            WHERE due.endpoint_id = endpoint AND due.next_at <= now() AND NOT EXISTS (
+                SELECT FROM webhook_block AS b WHERE b.endpoint_id = endpoint AND b.object = d.object)) THEN
+            next := now();
+        ELSE
+            next := least(
+                (SELECT due.next_at FROM webhook_due AS due WHERE due.endpoint_id = endpoint AND due.next_at > now()
+                 ORDER BY due.next_at LIMIT 1),
+                (SELECT min(b.until) FROM webhook_block AS b WHERE b.endpoint_id = endpoint));
+        END IF;
     ELSE
         SELECT next_at INTO next FROM webhook_due WHERE endpoint_id = endpoint ORDER BY next_at LIMIT 1;
     END IF;
@@ -337,14 +370,16 @@ LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     removed bigint;
 BEGIN
-    DELETE FROM webhook_due WHERE delivery_id = ANY (gone);
+    DELETE FROM webhook_due AS due USING webhook_delivery AS d
+    WHERE d.id = ANY (gone) AND due.endpoint_id = d.endpoint_id AND due.delivery_id = d.id;
     DELETE FROM webhook_attempt WHERE delivery_id = ANY (gone);
     DELETE FROM webhook_delivery WHERE id = ANY (gone);
     GET DIAGNOSTICS removed = ROW_COUNT;
     RETURN removed;
 END $$;
 
--- Removes deliveries that are older than `days`, and what deleted endpoints have left; some at a time. Returns how many.
+-- Removes deliveries that are older than `days`, and what deleted endpoints have left, found along their own deliveries, and not before
+-- a worker that has some of it in hand has logged what came of it: nobody would remove that any more. Some at a time. Returns how many.
 CREATE FUNCTION webhook_forget(days bigint, at_most bigint) RETURNS bigint
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
@@ -355,10 +390,12 @@ BEGIN
     removed := webhook_remove(ARRAY(
         SELECT id FROM (SELECT id, created_at FROM webhook_delivery ORDER BY id LIMIT at_most) AS oldest
         WHERE created_at < now() - days * interval '1 day'));
-    FOR endpoint IN SELECT id FROM webhook_endpoint WHERE deleted_at IS NOT NULL ORDER BY id LOOP
+    -- An attempt lasts a minute at most.
+    FOR endpoint IN SELECT id FROM webhook_endpoint WHERE deleted_at < now() - interval '2 minutes' ORDER BY id LOOP
         EXIT WHEN removed >= at_most;
         removed := removed + webhook_remove(ARRAY(
-            SELECT id FROM webhook_delivery WHERE endpoint_id = endpoint ORDER BY id LIMIT at_most - removed));
+            SELECT id FROM webhook_delivery WHERE (endpoint_id, id) > (endpoint, 0) AND endpoint_id <= endpoint
+            ORDER BY endpoint_id, id LIMIT at_most - removed));
         IF removed < at_most THEN
             DELETE FROM webhook_flight WHERE endpoint_id = endpoint;
             DELETE FROM webhook_block WHERE endpoint_id = endpoint;
@@ -402,58 +439,87 @@ BEGIN
     RETURN webhook_job(endpoint, now());
 END $$;
 
--- Delivers these once more, with all tries, whatever came of them before.
-CREATE FUNCTION webhook_again(again bigint[]) RETURNS bigint
+-- Delivers these of an endpoint once more, with all tries, whatever came of them before. Their objects are held back no
+-- longer: those that failed, and that the others wait for, go first, and now.
+CREATE FUNCTION webhook_again(endpoint bigint, again bigint[]) RETURNS bigint
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
+    freed text[];
     added bigint;
 BEGIN
+    WITH free AS (
+        DELETE FROM webhook_block AS b USING webhook_delivery AS d
+        WHERE d.id = ANY (again) AND b.endpoint_id = endpoint AND b.object = d.object
+        RETURNING b.object
+    )
+    SELECT array_agg(object) INTO freed FROM free;
+    IF freed IS NOT NULL THEN
+        UPDATE webhook_due AS due SET next_at = now() FROM webhook_delivery AS d
+        WHERE due.endpoint_id = endpoint AND due.next_at > now() AND d.id = due.delivery_id AND d.object = ANY (freed);
+    END IF;
     INSERT INTO webhook_due AS due (delivery_id, endpoint_id, next_at, attempts)
     SELECT d.id, d.endpoint_id, now(),
         coalesce((SELECT number FROM webhook_attempt AS a WHERE a.delivery_id = d.id ORDER BY number DESC LIMIT 1), 0)
     FROM unnest(again) AS asked (id) JOIN webhook_delivery AS d ON d.id = asked.id
+    WHERE d.endpoint_id = endpoint
     ORDER BY d.id
-    ON CONFLICT (delivery_id) DO UPDATE SET next_at = excluded.next_at, tries = 0, round = due.round + 1;
+    ON CONFLICT (endpoint_id, delivery_id) DO UPDATE SET next_at = excluded.next_at, tries = 0, round = due.round + 1;
     GET DIAGNOSTICS added = ROW_COUNT;
     RETURN added;
 END $$;
 
--- Of the endpoint's deliveries since then, and behind `after`, the next ones; `last` is NULL at the end.
+-- Of the endpoint's deliveries since then, and behind `after`, the next ones; `last` is NULL at the end. What is made while
+-- this goes on is not run after. In the order that only the index on both gives: by their numbers alone those of all endpoints might
+-- be walked through.
 CREATE FUNCTION webhook_replay(endpoint bigint, since timestamptz, failed_only boolean, after bigint, at_most bigint,
                                OUT replayed bigint, OUT last bigint)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     ids bigint[];
 BEGIN
-    SELECT array_agg(one.id), max(one.id) INTO ids, last FROM (
+    SELECT array_agg(one.id), CASE WHEN count(*) = at_most THEN max(one.id) END INTO ids, last FROM (
         SELECT d.id FROM webhook_delivery AS d
-        WHERE d.endpoint_id = endpoint AND d.id > after AND d.created_at >= since ORDER BY d.id LIMIT at_most) AS one;
+        WHERE (d.endpoint_id, d.id) > (endpoint, after) AND d.endpoint_id <= endpoint AND d.created_at >= since
+        ORDER BY d.endpoint_id, d.id LIMIT at_most) AS one;
     IF failed_only THEN
         ids := ARRAY(
             SELECT one.id FROM unnest(ids) AS one (id)
-            WHERE NOT EXISTS (SELECT FROM webhook_due AS due WHERE due.delivery_id = one.id)
+            WHERE NOT EXISTS (SELECT FROM webhook_due AS due WHERE due.endpoint_id = endpoint AND due.delivery_id = one.id)
                 AND NOT (SELECT a.ok FROM webhook_attempt AS a WHERE a.delivery_id = one.id ORDER BY a.number DESC LIMIT 1));
     END IF;
-    replayed := webhook_again(ids);
+    replayed := webhook_again(endpoint, ids);
 END $$;
 
--- Deliveries of the events since then that the endpoint asks for and never got: it was disabled, or not there yet.
-CREATE FUNCTION webhook_catch_up(endpoint bigint, since timestamptz, at_most bigint) RETURNS bigint
-LANGUAGE plpgsql AS $$
+-- Deliveries of the events since then, and behind number `after`, that the endpoint asks for and never got: it was disabled, or
+-- not there yet. Looks at the next `at_most` events; `last` is NULL at the end. By a hash of what it has: with millions on both
+-- sides nothing else ends.
+CREATE FUNCTION webhook_catch_up(endpoint bigint, since timestamptz, after bigint, at_most bigint,
+                                 OUT added bigint, OUT last bigint)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_nestloop = off SET enable_mergejoin = off AS $$
 DECLARE
-    added bigint;
+    w webhook_endpoint;
+    start bigint := after;
 BEGIN
-    WITH made AS (
+    SELECT * INTO w FROM webhook_endpoint WHERE id = endpoint;
+    IF after = 0 THEN
+        SELECT e.seq - 1 INTO start FROM event AS e
+        WHERE e.account_id = w.account_id AND e.at >= since ORDER BY e.seq LIMIT 1;
+    END IF;
+    SELECT CASE WHEN count(*) = at_most THEN max(page.seq) END INTO last FROM (
+        SELECT e.seq FROM event AS e
+        WHERE e.account_id = w.account_id AND e.seq > start ORDER BY e.seq LIMIT at_most) AS page;
+    WITH missed AS (
+        SELECT page.* FROM (
+            SELECT * FROM event AS e
+            WHERE e.account_id = w.account_id AND e.seq > start ORDER BY e.seq LIMIT at_most) AS page
+        WHERE page.at >= since AND webhook_fits(w.events, w.surfaces, page.surface, page.name) AND NOT EXISTS (
+            SELECT FROM webhook_delivery AS d WHERE d.endpoint_id = endpoint AND d.event_id = page.id)
+    ), made AS (
         INSERT INTO webhook_delivery (endpoint_id, event_id, surface, name, object, body)
-        SELECT w.id, e.id, e.surface, e.name, webhook_object(e.data), webhook_body(e.name, e.at, e.data)
-        FROM webhook_endpoint w JOIN event e ON e.account_id = w.account_id
-        WHERE w.id = endpoint AND e.at >= since AND webhook_fits(w.events, w.surfaces, e.surface, e.name)
-            AND e.id NOT IN (SELECT d.event_id FROM webhook_delivery d WHERE d.endpoint_id = endpoint)
-        ORDER BY e.seq LIMIT at_most
+        SELECT endpoint, id, surface, name, webhook_object(data), webhook_body(name, at, data) FROM missed ORDER BY seq
         RETURNING id, endpoint_id
     ), due AS (
-        INSERT INTO webhook_due (delivery_id, endpoint_id, next_at) SELECT id, endpoint_id, now() FROM made
+        INSERT INTO webhook_due (delivery_id, endpoint_id, next_at) SELECT id, made.endpoint_id, now() FROM made
     )
     SELECT count(*) INTO added FROM made;
-    RETURN added;
 END $$;
