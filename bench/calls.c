@@ -12,6 +12,8 @@
  * with the times from the sending of a request to the last and to the first byte of its answer's body. An answer other than 200, and a
  * connection that ends, ends it with status 1. Answers are told to be over by their Content-Length or by their last chunk.
  */
+#include "bench/times.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -59,13 +61,6 @@ static void fail(const char *what, const struct connection *connection)
     fprintf(stderr, "calls: %s\n%.*s\n", what, connection ? (int)connection->size : 0,
             connection ? connection->answer : "");
     exit(1);
-}
-
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 static struct connection *open_connection(void)
@@ -167,13 +162,6 @@ static void wait_for_answers(uint64_t until_us)
         take(events[i].data.ptr);
 }
 
-static int compare(const void *a, const void *b)
-{
-    uint32_t first = *(const uint32_t *)a;
-    uint32_t second = *(const uint32_t *)b;
-    return (first > second) - (first < second);
-}
-
 static void run(uint64_t seconds, uint64_t rate)
 {
     uint64_t began = now_us();
@@ -200,8 +188,8 @@ static void run(uint64_t seconds, uint64_t rate)
     getrusage(RUSAGE_SELF, &usage);
     if (samples == 0)
         fail("no call was answered", NULL);
-    qsort(whole_us, samples, sizeof *whole_us, compare);
-    qsort(first_us, samples, sizeof *first_us, compare);
+    times_sort(whole_us, samples);
+    times_sort(first_us, samples);
     printf("figures %zu %llu %u %u %u %u %llu\n", samples, (unsigned long long)duration,
            whole_us[samples / 2], whole_us[samples * 99 / 100], first_us[samples / 2],
            first_us[samples * 99 / 100],

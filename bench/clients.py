@@ -6,7 +6,7 @@ import subprocess
 from load import HERE, Broken, Figures
 from machine import stop
 
-FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2"]
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-I", os.path.dirname(HERE)]
 LIBRARIES = {"handshakes": ["-lssl", "-lcrypto", "-lpthread"], "storm": [], "subscribers": [], "calls": [], "hops": []}
 THREADS = 16
 

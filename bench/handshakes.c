@@ -8,6 +8,8 @@
  * "resumed": each thread makes one connection first, unmeasured, and comes back with its ticket ever after. Certificates
  * are not checked against anything, signatures are.
  */
+#include "bench/times.h"
+
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
@@ -122,13 +124,6 @@ static void *work(void *arg)
     }
 }
 
-static int compare(const void *left, const void *right)
-{
-    uint32_t one = *(const uint32_t *)left;
-    uint32_t other = *(const uint32_t *)right;
-    return one < other ? -1 : one > other;
-}
-
 static void print_figures(struct worker *workers, size_t count, uint64_t duration_us)
 {
     uint64_t connections = 0;
@@ -147,7 +142,7 @@ static void print_figures(struct worker *workers, size_t count, uint64_t duratio
         failed += worker->failed;
         resumed += worker->resumed;
     }
-    qsort(all_us, times, sizeof *all_us, compare);
+    times_sort(all_us, times);
     printf("figures %llu %llu %llu %llu %u %u\n", (unsigned long long)connections, (unsigned long long)failed,
            (unsigned long long)resumed, (unsigned long long)duration_us, times ? all_us[times / 2] : 0,
            times ? all_us[times * 99 / 100] : 0);

@@ -8,6 +8,8 @@
  *
  *     figures MESSAGES P50_US P99_US
  */
+#include "bench/times.h"
+
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -28,13 +30,6 @@ static void fail(const char *what)
 {
     fprintf(stderr, "hops: %s\n", what);
     exit(1);
-}
-
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 static void sleep_until(uint64_t at_us)
@@ -89,13 +84,6 @@ static uint32_t measure(int processes)
     return (uint32_t)(now_us() - sent_us);
 }
 
-static int compare(const void *a, const void *b)
-{
-    uint32_t first = *(const uint32_t *)a;
-    uint32_t second = *(const uint32_t *)b;
-    return (first > second) - (first < second);
-}
-
 int main(int argc, char **argv)
 {
     if (argc != 4)
@@ -112,7 +100,7 @@ int main(int argc, char **argv)
         sleep_until(began_us + i * 1000000 / rate);
         times_us[i] = measure(processes);
     }
-    qsort(times_us, count, sizeof *times_us, compare);
+    times_sort(times_us, count);
     printf("figures %zu %u %u\n", count, times_us[count / 2], times_us[count * 99 / 100]);
     return 0;
 }

@@ -11,6 +11,8 @@
  * with the times from a client's connect until it has all. Another answer than 101, a connection that closes, a byte too many or a
  * stall ends it with status 1.
  */
+#include "bench/times.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -47,13 +49,6 @@ static void fail(const char *what)
 {
     fprintf(stderr, "storm: %s\n", what);
     exit(1);
-}
-
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 static void begin(struct client *client, int epoll)

@@ -14,6 +14,8 @@
  * looked at: frames of one size in order, nothing else; so the server must not ping meanwhile. A connection that closes, or a
  * stall, ends it with status 1.
  */
+#include "bench/times.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -45,13 +47,6 @@ static void fail(const char *what)
 {
     fprintf(stderr, "subscribers: %s\n", what);
     exit(1);
-}
-
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 static int connect_server(void)
