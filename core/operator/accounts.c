@@ -59,6 +59,12 @@ int operator_account(struct operator_call *call, struct account *account)
     return result == -ENOENT ? operator_fail(call, result, "there is no account %.*s", STR_ARG(who)) : result;
 }
 
+int operator_account_or_all(struct operator_call *call, struct account *account)
+{
+    *account = (struct account){.id = 0};
+    return operator_text(call, "account").at ? operator_account(call, account) : 0;
+}
+
 /* So that a name never looks like the other ways to tell an account, and nobody's address is taken. */
 static int check_name(struct operator_call *call, struct str name)
 {

@@ -190,10 +190,10 @@ const struct operator_argument operator_ledger_check_arguments[] = {
 
 int operator_ledger_check(struct operator_call *call)
 {
-    struct account account = {0};
+    struct account account;
     struct ledger_violation *violations;
     size_t count, accounts;
-    int result = operator_text(call, "account").at ? operator_account(call, &account) : 0;
+    int result = operator_account_or_all(call, &account);
     if (result == 0)
         result = ledger_check(call->arena, account.id, &violations, &count, &accounts);
     if (result)

@@ -34,6 +34,8 @@ int operator_page(struct operator_call *call, int64_t *limit, int64_t *cursor) M
 
 /* The account that the argument "account" names. -ENOENT and others, said. */
 int operator_account(struct operator_call *call, struct account *account) MUST_USE;
+/* The same where it may be left out: then its number is 0, which stands for all. */
+int operator_account_or_all(struct operator_call *call, struct account *account) MUST_USE;
 /* The same; made when there is none of that name, which is not how accounts are known otherwise. */
 int operator_account_or_new(struct operator_call *call, struct account *account) MUST_USE;
 

@@ -45,13 +45,13 @@ const struct operator_argument operator_webhook_list_arguments[] = {
 
 int operator_webhook_list(struct operator_call *call)
 {
-    struct account account = {.id = 0};
+    struct account account;
     struct webhook *rows;
     int64_t limit, cursor;
     size_t count = 0;
     int result = operator_page(call, &limit, &cursor);
-    if (result == 0 && operator_text(call, "account").at)
-        result = operator_account(call, &account);
+    if (result == 0)
+        result = operator_account_or_all(call, &account);
     if (result == 0)
         result = webhook_list(call->arena, account.id, operator_switch(call, "disabled"), cursor, limit,
                               &rows, &count);
