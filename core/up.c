@@ -16,6 +16,7 @@
 #include "core/base/config.h"
 #include "core/base/crypto.h"
 #include "core/options.h"
+#include "core/program.h"
 #include "core/run/fiber.h"
 #include "core/run/signal.h"
 #include "core/up_listen.h"
@@ -115,13 +116,15 @@ static int prepare_serve(struct part *part, struct arena *arena, struct child_op
     return 0;
 }
 
-/* Serve has listened there, so it is one. */
 static const char *pods_address(struct arena *arena)
 {
-    const char *colon = strrchr(config->pod_listen, ':');
-    if (!colon)
+    int port;
+    if (!*config->pod_listen)
         return PODS_ADDRESS;
-    return arena_printf(arena, "%.*s", (int)(colon - config->pod_listen), config->pod_listen);
+    char *address = arena_alloc(arena, PROGRAM_ADDRESS_SIZE);
+    int result = program_read_listen("POD_LISTEN", config->pod_listen, address, &port);
+    CHECK(result == 0); /* serve listens there */
+    return address;
 }
 
 /* Where pods call models: as the settings have it, or serve, once its port is known. */

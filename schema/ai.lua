@@ -645,9 +645,9 @@ end
 function steps.look()
     local seen = {}
     for i = 2, #ARGV do
-        local v = redis.call('HMGET', PROVIDER .. ARGV[i], 'queued', 'busy', 'cap', 'open', 'half')
-        local breaker = tonumber(v[4] or 0) > now and 2 or v[5] == '1' and 1 or 0
-        seen[#seen + 1] = {tonumber(v[1] or 0), tonumber(v[2] or 0), math.floor(tonumber(v[3] or FIRST_CAP)), breaker}
+        local provider = provider_of(ARGV[i])
+        local breaker = provider.open > now and 2 or provider.half and 1 or 0
+        seen[#seen + 1] = {provider.queued, provider.busy, math.floor(provider.cap), breaker}
     end
     return seen
 end

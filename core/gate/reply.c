@@ -87,9 +87,9 @@ void reply_list_begin(struct reply *reply, struct request *request, const char *
 void reply_list_end(struct reply *reply, int64_t next)
 {
     char digits[24];
-    int size = snprintf(digits, sizeof digits, "%lld", (long long)next);
     json_close(&reply->json, ']');
-    json_put_str(&reply->json, "next_cursor", next ? str_of(digits, (size_t)size) : STR_NONE);
+    json_put_str(&reply->json, "next_cursor",
+                 next ? str_of(digits, format_u64(digits, (uint64_t)next)) : STR_NONE);
     reply_end(reply, 200);
 }
 
