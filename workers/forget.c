@@ -6,11 +6,11 @@
 #include "core/domain/ai/job.h"
 #include "core/domain/audit.h"
 #include "core/domain/event/event.h"
+#include "core/domain/event/webhook_drain.h"
 #include "core/domain/idempotency.h"
-#include "core/domain/money/lease.h"
 #include "core/domain/identity/login.h"
 #include "core/domain/identity/oauth.h"
-#include "core/domain/event/webhook_drain.h"
+#include "core/domain/money/lease.h"
 #include "core/run/sync.h"
 
 #include <errno.h>

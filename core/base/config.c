@@ -2,8 +2,8 @@
 #include "core/base/config.h"
 
 #include "core/base/check.h"
-#include "core/base/money.h"
 #include "core/base/crypto.h"
+#include "core/base/money.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -3,10 +3,10 @@
 
 #include "core/base/config.h"
 #include "core/base/crypto.h"
-#include "core/domain/instance/token.h"
 #include "core/domain/identity/key.h"
 #include "core/domain/identity/login.h"
 #include "core/domain/identity/oauth.h"
+#include "core/domain/instance/token.h"
 
 #include <errno.h>
 

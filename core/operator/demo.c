@@ -2,10 +2,10 @@
 #include "core/base/crypto.h"
 #include "core/base/id.h"
 #include "core/domain/identity/key.h"
-#include "core/domain/money/ledger.h"
 #include "core/domain/identity/oauth.h"
 #include "core/domain/identity/password.h"
 #include "core/domain/identity/plan.h"
+#include "core/domain/money/ledger.h"
 #include "core/operator/verbs.h"
 
 #include <errno.h>

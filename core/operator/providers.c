@@ -1,7 +1,7 @@
 /* Providers of AI. */
-#include "core/domain/ai/state.h"
 #include "core/domain/ai/catalogue.h"
 #include "core/domain/ai/catalogue_change.h"
+#include "core/domain/ai/state.h"
 #include "core/operator/verbs.h"
 #include "proto/tls.h"
 

@@ -19,8 +19,8 @@
 
 #include "core/base/arena.h"
 #include "core/base/list.h"
-#include "core/run/sync.h"
 #include "core/run/loop.h"
+#include "core/run/sync.h"
 #include "core/store/pg.h"
 
 #include <libpq-fe.h>

@@ -1,9 +1,9 @@
 #ifndef HANDLERS_INFERENCE_CALL_H
 #define HANDLERS_INFERENCE_CALL_H
 
+#include "core/domain/ai/catalogue.h"
 #include "core/domain/ai/order.h"
 #include "core/domain/ai/queue.h"
-#include "core/domain/ai/catalogue.h"
 #include "core/gate/gate.h"
 #include "proto/ai/request.h"
 

@@ -1,8 +1,8 @@
 /* The inference surface: its table, its errors as the SDKs for OpenAI's API read them, and what its handlers share. */
 #include "handlers/inference/inference.h"
 
-#include "handlers/webhooks.h"
 #include "core/gate/events.h"
+#include "handlers/webhooks.h"
 
 static const char *const prefixes[] = {"/api/auth", "/api/v1", "/v1", NULL};
 

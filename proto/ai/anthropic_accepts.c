@@ -2,8 +2,8 @@
  * Which requests the Messages API can serve: see provider.h. What it has no counterpart for is refused, unless the request
  * says what would happen anyway.
  */
-#include "proto/ai/check.h"
 #include "proto/ai/anthropic_internal.h"
+#include "proto/ai/check.h"
 
 #include <errno.h>
 

@@ -1,7 +1,7 @@
 /* Unstreamed answers and errors of the Messages API, and the table of its functions. */
+#include "proto/ai/anthropic_internal.h"
 #include "proto/ai/classify.h"
 #include "proto/ai/mend.h"
-#include "proto/ai/anthropic_internal.h"
 
 #include <errno.h>
 

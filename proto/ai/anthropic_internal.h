@@ -1,8 +1,8 @@
 #ifndef PROTO_AI_ANTHROPIC_INTERNAL_H
 #define PROTO_AI_ANTHROPIC_INTERNAL_H
 
-#include "proto/ai/stream.h"
 #include "proto/ai/anthropic.h"
+#include "proto/ai/stream.h"
 #include "proto/json.h"
 
 /* The parts of the Anthropic provider: anthropic_accepts.c, anthropic_request.c, anthropic_answer.c, anthropic_stream.c. */

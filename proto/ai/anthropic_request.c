@@ -9,8 +9,8 @@
  * Turns of the same side that follow each other become one, for the API wants all results of a turn's tool calls in the turn
  * behind it. Blocks without text are left out: the API refuses them.
  */
-#include "proto/ai/check.h"
 #include "proto/ai/anthropic_internal.h"
+#include "proto/ai/check.h"
 
 static struct str text_member(const struct json *object, const char *name)
 {

@@ -6,9 +6,9 @@
  * with ping anywhere, and error in the place of any. Each becomes at most one chunk; kinds of event and block that are not known
  * here are passed over, as the API's description asks for.
  */
+#include "proto/ai/anthropic_internal.h"
 #include "proto/ai/classify.h"
 #include "proto/ai/mend.h"
-#include "proto/ai/anthropic_internal.h"
 
 static const struct ai_extras no_extras;
 

@@ -1,8 +1,8 @@
 #ifndef PROTO_AI_OPENAI_INTERNAL_H
 #define PROTO_AI_OPENAI_INTERNAL_H
 
-#include "proto/ai/stream.h"
 #include "proto/ai/openai.h"
+#include "proto/ai/stream.h"
 
 /* The parts of the OpenAI provider: openai_request.c, openai_choice.c, openai_answer.c, openai_stream.c. */
 

@@ -1,6 +1,6 @@
 /* Requests to providers that speak as OpenAI does: see provider.h. */
-#include "proto/ai/parameters.h"
 #include "proto/ai/openai_internal.h"
+#include "proto/ai/parameters.h"
 
 #include <errno.h>
 

@@ -4,8 +4,8 @@
  * be, and without the key.
  */
 #include "proto/ai/anthropic.h"
-#include "proto/json.h"
 #include "proto/ai/openai.h"
+#include "proto/json.h"
 #include "test/fuzz/support.h"
 
 #include <errno.h>

@@ -11,8 +11,8 @@
  *   durable.c   rows that are due, and that are in work
  *   watch.c     providers, for operators
  */
-#include "core/domain/ai/worker.h"
 #include "core/domain/ai/catalogue.h"
+#include "core/domain/ai/worker.h"
 #include "proto/ai/failure.h"
 #include "proto/ai/request.h"
 

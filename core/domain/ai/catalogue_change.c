@@ -1,8 +1,8 @@
 /* Rows of providers and models, as operators change them: see catalogue_change.h. */
 #include "core/domain/ai/catalogue_change.h"
 
-#include "core/domain/audit.h"
 #include "core/domain/ai/catalogue_internal.h"
+#include "core/domain/audit.h"
 #include "core/domain/vault.h"
 
 #include <errno.h>

@@ -2,8 +2,8 @@
 #define CORE_DOMAIN_AI_ORDER_H
 
 #include "core/domain/ai/meta.h"
-#include "core/domain/ai/queue.h"
 #include "core/domain/ai/model.h"
+#include "core/domain/ai/queue.h"
 #include "proto/ai/request.h"
 
 /*

@@ -7,8 +7,8 @@
 #include "core/base/metrics.h"
 #include "core/domain/audit.h"
 #include "core/domain/event/event.h"
-#include "core/domain/vault.h"
 #include "core/domain/event/webhook_internal.h"
+#include "core/domain/vault.h"
 
 #include <errno.h>
 

@@ -2,8 +2,8 @@
 #include "core/domain/identity/key.h"
 
 #include "core/base/id.h"
-#include "core/domain/identity/account.h"
 #include "core/domain/audit.h"
+#include "core/domain/identity/account.h"
 #include "core/domain/vault.h"
 #include "core/store/pg.h"
 

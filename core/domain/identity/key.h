@@ -4,8 +4,8 @@
 #include "core/base/arena.h"
 #include "core/base/str.h"
 #include "core/domain/identity/principal.h"
-#include "core/domain/secret.h"
 #include "core/domain/identity/verdict.h"
+#include "core/domain/secret.h"
 #include "core/run/loop.h"
 
 #include <stdbool.h>

@@ -2,8 +2,8 @@
 #include "core/domain/identity/oauth_internal.h"
 
 #include "core/base/id.h"
-#include "core/domain/identity/account.h"
 #include "core/domain/audit.h"
+#include "core/domain/identity/account.h"
 #include "proto/url.h"
 
 #include <arpa/inet.h>

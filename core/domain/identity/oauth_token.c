@@ -12,8 +12,8 @@
 #include "core/domain/identity/oauth_internal.h"
 
 #include "core/base/base64.h"
-#include "core/domain/identity/account.h"
 #include "core/domain/audit.h"
+#include "core/domain/identity/account.h"
 
 #include <errno.h>
 

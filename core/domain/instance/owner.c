@@ -1,8 +1,8 @@
 /* What becomes of an account's instances when it is banned. */
 #include "core/domain/instance/internal.h"
 
-#include "core/domain/identity/account.h"
 #include "core/domain/audit.h"
+#include "core/domain/identity/account.h"
 #include "core/domain/identity/verdict.h"
 
 #include <errno.h>

@@ -3,9 +3,9 @@
 
 #include "core/base/escape.h"
 #include "core/domain/identity/account.h"
+#include "core/domain/identity/verdict.h"
 #include "core/domain/secret.h"
 #include "core/domain/vault.h"
-#include "core/domain/identity/verdict.h"
 #include "core/store/pg.h"
 
 #include <errno.h>

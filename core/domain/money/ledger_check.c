@@ -1,6 +1,6 @@
 /* Does everything add up? Each look is one statement, so it sees one moment, however much moves meanwhile. */
-#include "core/domain/money/ledger.h"
 #include "core/domain/money/lease.h"
+#include "core/domain/money/ledger.h"
 #include "core/store/pg.h"
 
 enum { PAGE = 200, VIOLATIONS_MAX = 1000 };

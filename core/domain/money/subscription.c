@@ -3,9 +3,9 @@
 
 #include "core/base/id.h"
 #include "core/domain/audit.h"
+#include "core/domain/identity/plan.h"
 #include "core/domain/money/lease.h"
 #include "core/domain/money/ledger_internal.h"
-#include "core/domain/identity/plan.h"
 #include "core/run/fiber.h"
 #include "core/store/pg.h"
 

@@ -1,6 +1,6 @@
 /* What a client may ask for: every member is taken as the OpenAI API describes it, or refused by its name. */
-#include "proto/ai/request.h"
 #include "proto/ai/check.h"
+#include "proto/ai/request.h"
 #include "test/unit/proto/ai/support.h"
 
 #include <errno.h>

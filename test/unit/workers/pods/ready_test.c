@@ -2,8 +2,8 @@
 #include "core/base/clock.h"
 #include "core/base/config.h"
 #include "core/net/fetch.h"
-#include "core/run/sync.h"
 #include "core/run/loop.h"
+#include "core/run/sync.h"
 #include "workers/pods/driver.h"
 
 #include <setjmp.h>

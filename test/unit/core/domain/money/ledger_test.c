@@ -1,8 +1,8 @@
 /* Accounts' money: deposits, refunds, an operator's hand, subscriptions, use; each with money that is lent to Redis. */
 #include "test/unit/core/domain/money/ledger_fixture.h"
 
-#include "core/domain/money/payment.h"
 #include "core/domain/identity/plan.h"
+#include "core/domain/money/payment.h"
 #include "core/domain/money/subscription.h"
 #include "core/store/redis.h"
 
