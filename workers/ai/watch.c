@@ -32,24 +32,24 @@ static struct {
     struct seen seen[METRIC_SLOTS]; /* a name stays as long as the process: others read it */
 } watch;
 
+/* Whether the slot has that name now; the first that asks for it gives it. */
+static bool is_named(size_t slot, const char *name)
+{
+    char *own = watch.seen[slot].name;
+    if (own[0])
+        return strcmp(own, name) == 0;
+    snprintf(own, NAME_SIZE, "%s", name);
+    for (size_t i = 0; i < ARRAY_SIZE(metrics); i++)
+        metric_name_slot(metrics[i], (unsigned)slot, own);
+    return true;
+}
+
 static size_t slot_of(const char *name)
 {
-    for (size_t i = 0; i < OTHERS; i++) {
-        struct seen *seen = &watch.seen[i];
-        if (strcmp(seen->name, name) == 0)
-            return i;
-        if (seen->name[0])
-            continue;
-        snprintf(seen->name, sizeof seen->name, "%s", name);
-        for (size_t metric = 0; metric < ARRAY_SIZE(metrics); metric++)
-            metric_name_slot(metrics[metric], (unsigned)i, seen->name);
-        return i;
-    }
-    if (!watch.seen[OTHERS].name[0]) {
-        snprintf(watch.seen[OTHERS].name, NAME_SIZE, "others");
-        for (size_t metric = 0; metric < ARRAY_SIZE(metrics); metric++)
-            metric_name_slot(metrics[metric], OTHERS, watch.seen[OTHERS].name);
-    }
+    for (size_t slot = 0; slot < OTHERS; slot++)
+        if (is_named(slot, name))
+            return slot;
+    CHECK(is_named(OTHERS, "others"));
     return OTHERS;
 }
 
